@@ -1,0 +1,37 @@
+# make pilot | make test: each creates .venv, installs what it needs, and runs. A second run starts at once.
+PYTHON ?= python3
+VENV := .venv
+STAMP := $(VENV)/.complete
+POC := $(VENV)/bin/poc
+
+.PHONY: pilot test
+.DELETE_ON_ERROR:
+
+pilot: $(STAMP)
+	$(POC) pilot $(ARGS)
+
+test: $(STAMP)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/python -m pytest $(ARGS)
+
+# The stamp is written last. Without it .venv is unfinished, or was left so by an interrupted run, and is made anew.
+# Without a card torch is installed first and alone, from the index of its CPU builds where that can be reached:
+# the default one pulls gigabytes of CUDA.
+$(STAMP): setup.py pyproject.toml constraints-cpu.txt
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON): not found; use make PYTHON=/path/to/python3 (3.10 or newer)" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+		echo "$(PYTHON) is $$($(PYTHON) --version 2>&1), but 3.10 or newer is needed; use make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "$(PYTHON) lacks the venv module; on Debian and Ubuntu: sudo apt install python3-venv" >&2; exit 1; }
+	@if [ -e $@ ]; then rm $@; else $(PYTHON) -m venv --clear $(VENV); fi
+	@set -e; if nvidia-smi -L >/dev/null 2>&1; then \
+		echo "Installing into $(VENV), for the NVIDIA card (minutes, gigabytes)"; \
+		$(VENV)/bin/python -m pip install --quiet -e '.[dev]'; \
+	else \
+		echo "Installing into $(VENV), for the CPU (a few minutes)"; \
+		$(VENV)/bin/python -m pip install --quiet --no-deps --retries 1 --timeout 15 -c constraints-cpu.txt \
+			--extra-index-url https://download.pytorch.org/whl/cpu torch; \
+		$(VENV)/bin/python -m pip install --quiet -c constraints-cpu.txt -e '.[dev]'; \
+	fi
+	@touch $@

@@ -1,0 +1,122 @@
+"""The command line: parse, call, print. Heavy libraries load only when a run needs them, so that --help is quick.
+
+Exit codes: 0 done, 2 the input is wrong (nothing was started), 1 a failure, 130 interrupted (the run folders are whole).
+"""
+
+import logging
+import os
+import sys
+import warnings
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from poc import __version__
+from poc.records import InputError
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
+    help="Pilot label-free reinforcement learning of a small language model on one GPU or a laptop.",
+)  # fmt: skip
+
+Config = Annotated[str | None, typer.Argument(help="YAML file; without it the embedded lab models are used.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Folder to write; a new one under runs/ by default.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="Override one key: train.steps=20. Repeatable.")]
+Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of the run (pilot: its only seed).")]
+
+
+@app.command()
+def pilot(config: Config = None, out: Out = None, set: Set = None, seed: Seed = None) -> None:
+    """Run all arms of a pilot and write its report."""
+    from poc import pilot as stage
+    from poc.config import PilotConfig, load
+
+    checked = load(PilotConfig, config, set or [], seed)
+    out = out or _new_folder("pilot")
+    _run(checked, stage.jobs_of(checked, out), out, is_pilot=True)
+
+
+@app.command()
+def train(config: Config = None, out: Out = None, set: Set = None, seed: Seed = None) -> None:
+    """Train one model with one reward mix and write its report."""
+    from poc import pilot as stage
+    from poc.config import RunConfig, load
+
+    checked = load(RunConfig, config, set or [], seed)
+    out = out or _new_folder("train")
+    _run(checked, [stage.Job(out, out.name, None, stage.resolve(checked))], out, is_pilot=False)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run or pilot folders.")],
+    out: Annotated[Path | None, typer.Option("--out", help="HTML file; report.html in the first folder.")] = None,
+) -> None:
+    """Write one offline HTML page about finished runs."""
+    from poc.report import write
+
+    print(write(runs, out or runs[0] / "report.html"))
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(metavar="RUN|MODEL", help="A run folder (its last checkpoint) or a model.")],
+    out: Annotated[Path | None, typer.Option("--out", help="JSON file to write with every completion.")] = None,
+    set: Set = None,
+) -> None:
+    """Measure a model or a run's last checkpoint on the hold-out and print the metrics."""
+    from poc.measure import measure
+
+    measure(model, out, set or [])
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        print(f"poc {__version__}")
+        raise typer.Exit()
+
+
+def _new_folder(kind: str) -> Path:
+    return Path("runs") / f"{kind}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def _run(config, jobs, out: Path, is_pilot: bool) -> None:
+    """Check, run, report."""
+    from poc import pilot as stage
+    from poc import runfolder
+    from poc.display import watching
+    from poc.interrupt import deferred
+
+    data = stage.prepare(jobs)
+    if is_pilot:
+        runfolder.create_empty(out)
+        runfolder.write_config(out, config)
+    with watching(sum(job.config.train.steps for job in jobs)) as watch, deferred(watch.say) as interrupted:
+        watch.say(f"{len(jobs)} run(s) of {jobs[0].config.train.steps} steps into {out}")
+        if is_pilot:
+            runfolder.write_json(out / "environment.json", runfolder.environment())
+        state = stage.run(jobs, data, watch, interrupted)
+    from poc.report import write
+
+    print(f"{state}: report in {write([out], out / 'report.html')}")
+    raise typer.Exit({"done": 0, "failed": 1, "interrupted": 130}[state])
+
+
+def main() -> None:
+    """Entry point: an InputError is one line and exit code 2."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries, to their callers
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it looks for optional kernels and says so
+    try:
+        app()
+    except InputError as error:
+        print(f"poc: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

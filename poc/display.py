@@ -1,0 +1,68 @@
+"""What a person sees while it runs: a rich progress bar in a terminal, one plain line a step elsewhere.
+
+Nothing that a model wrote is printed here.
+"""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from poc.records import StepRecord
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def summary(record: StepRecord) -> str:
+    """ "reward 0.412 · entropy 0.31 nats · length 21.4 · 5,210 tokens/s" """
+    rate = record.tokens / max(sum(record.timing.values()), 1e-9)
+    parts = [f"reward {record.reward:.3f}", f"entropy {record.entropy:.3f}", f"length {record.length:.1f}"]
+    if record.truncated > 0.5:
+        parts.append(f"TRUNCATED {record.truncated:.0%}")
+    return " · ".join([*parts, f"{rate:,.0f} tokens/s"])
+
+
+class Watch:
+    """Shows the steps of all runs of a command as one bar with the time left; `say` prints a line above it."""
+
+    def __init__(self, total_steps: int, live: bool) -> None:
+        self.total, self.done, self.name = total_steps, 0, ""
+        self.started = time.monotonic()
+        self.bar = Progress(
+            TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(elapsed_when_finished=True),
+            TextColumn("{task.fields[stats]}"), console=console,
+        ) if live else None  # fmt: skip
+        self.task = self.bar.add_task("starting", total=total_steps, stats="") if live else None
+
+    def start_run(self, name: str, steps: int) -> None:
+        self.name, self.steps = name, steps
+
+    def step(self, record: StepRecord) -> None:
+        self.done += 1
+        text = summary(record)
+        if self.bar:
+            self.bar.update(self.task, completed=self.done, description=f"{self.name} step {record.step}", stats=text)
+        else:
+            print(f"{self.name} step {record.step}/{self.steps} · {text} · {self.left()} left", flush=True)
+
+    def left(self) -> str:
+        seconds = (time.monotonic() - self.started) / self.done * (self.total - self.done)
+        return f"{int(seconds // 60)}:{int(seconds % 60):02d}"
+
+    def say(self, line: str) -> None:
+        console.print(line, markup=False) if self.bar else print(line, flush=True)
+
+
+@contextmanager
+def watching(total_steps: int) -> Iterator[Watch]:
+    """A Watch for `total_steps` steps; the bar is live only in a terminal."""
+    watch = Watch(total_steps, live=sys.stdout.isatty() and console.is_terminal)
+    if watch.bar is None:
+        yield watch
+        return
+    with watch.bar:
+        yield watch

@@ -1,0 +1,123 @@
+"""Measure a policy on held-out questions: greedy and at temperature 1, the same questions and draws for every arm.
+
+The completions are kept (they are what the report shows and what paired intervals are made of); the summary is a pure
+function of them. Intervals are 95 % bootstrap over prompts. Confidence is exp(mean logp of the completion's tokens).
+Not here: verdict on an arm (the report compares evaluations), rewards (no reward sees the hold-out).
+"""
+
+import math
+import re
+import time
+from collections.abc import Callable, Sequence
+from statistics import fmean
+
+from poc import statistics
+from poc.config import RunConfig
+from poc.models import Policy
+from poc.records import Episode, Example
+from poc.rollout import graded, sample
+
+SEED = 20_250_617  # one fixed stream: what differs between two evaluations is the weights
+TEMPERATURE = 1.0
+
+
+def evaluate(
+    policy: Policy, examples: Sequence[Example], config: RunConfig, *, step: int, encode: Callable[[Example], list[int]]
+) -> dict:
+    """The evaluation record of `examples`: summary metrics with intervals and every completion behind them."""
+    started = time.perf_counter()
+    prompts = [encode(example) for example in examples]
+    limits = dict(max_new_tokens=config.train.max_new_tokens, max_rows=config.train.sample_rows, seed=SEED)
+    greedy = sample(policy, prompts, 1, temperature=0.0, **limits)
+    sampled = sample(policy, prompts, config.evaluate.samples, temperature=TEMPERATURE, **limits)
+    rows = [
+        {
+            "id": example.id,
+            "question": example.text,
+            "gold": example.answer,
+            "greedy": completion(graded(example, one[0])),
+            "sampled": [completion(graded(example, episode)) for episode in many],
+        }
+        for example, one, many in zip(examples, greedy, sampled, strict=True)
+    ]
+    return {
+        "step": step,
+        "temperature": TEMPERATURE,
+        "samples": config.evaluate.samples,
+        "seconds": time.perf_counter() - started,
+        "summary": summarise(rows, config.evaluate.transitional_words),
+        "prompts": rows,
+    }
+
+
+def completion(episode: Episode) -> dict:
+    """What is kept of one completion. `status`, `formatted`, `correct_anyhow` are None without a gold answer."""
+    verdict = episode.verdict
+    return {
+        "text": episode.text,
+        "status": verdict and verdict.status,
+        "formatted": verdict and verdict.formatted,
+        "correct_anyhow": verdict and verdict.correct_anyhow,
+        "finished": episode.finished,
+        "length": len(episode),
+        "mean_logp": fmean(episode.logp),
+        "mean_entropy": fmean(episode.entropy),
+    }
+
+
+def transitional_share(text: str, phrases: Sequence[str]) -> float:
+    """Words of `text` that belong to one of `phrases`, as a share of all its words (RLIF's "transitional words")."""
+    words = len(re.findall(r"[\w'-]+", text))
+    longest_first = sorted((phrase.lower() for phrase in phrases), key=len, reverse=True)
+    pattern = "|".join(r"\b" + r"\s+".join(map(re.escape, phrase.split())) + r"\b" for phrase in longest_first)
+    found = re.findall(pattern, text.lower()) if pattern else []
+    return sum(len(re.findall(r"[\w'-]+", phrase)) for phrase in found) / words if words else 0.0
+
+
+def summarise(rows: Sequence[dict], transitional_words: Sequence[str]) -> dict[str, dict]:
+    """Metrics with 95 % intervals over prompts; those that need labels cover the labelled prompts only."""
+    labelled = [row for row in rows if row["gold"] is not None]
+    summary = _label_free(rows, transitional_words)
+    return (_labelled(labelled) if labelled else {}) | summary
+
+
+def _mean_over(rows, value: Callable[[dict], float]) -> dict:
+    return _entry(statistics.bootstrap_interval([fmean(map(value, row["sampled"])) for row in rows]))
+
+
+def _entry(interval: statistics.Interval) -> dict:
+    return {"value": interval.value, "low": interval.low, "high": interval.high, "n": interval.n}
+
+
+def _label_free(rows, transitional_words) -> dict[str, dict]:
+    return {
+        "length": _mean_over(rows, lambda c: c["length"]),
+        "truncated": _mean_over(rows, lambda c: not c["finished"]),
+        "entropy": _mean_over(rows, lambda c: c["mean_entropy"]),
+        "transitional_words": _mean_over(rows, lambda c: transitional_share(c["text"], transitional_words)),
+    }
+
+
+def _labelled(rows) -> dict[str, dict]:
+    samples = len(rows[0]["sampled"])
+    right = [sum(c["status"] == "correct" for c in row["sampled"]) for row in rows]
+    greedy = [float(row["greedy"]["status"] == "correct") for row in rows]
+    sizes = [k for k in (1, 2, 4, 8, 16, 32, 64) if k <= samples]
+    passed = {
+        f"pass@{k}": _entry(statistics.bootstrap_interval([statistics.pass_at_k(samples, c, k) for c in right]))
+        for k in sizes
+    }
+    return {
+        "accuracy": _mean_over(rows, lambda c: c["status"] == "correct"),
+        "accuracy_greedy": _entry(statistics.bootstrap_interval(greedy)),
+        **passed,
+        "format": _mean_over(rows, lambda c: c["formatted"]),
+        "accuracy_anyhow": _mean_over(rows, lambda c: c["correct_anyhow"]),
+        **_calibration(rows),
+    }
+
+
+def _calibration(rows) -> dict[str, dict]:
+    pairs = [[(math.exp(c["mean_logp"]), c["status"] == "correct") for c in row["sampled"]] for row in rows]
+    metrics = {"ece": statistics.expected_calibration_error, "auroc": statistics.auroc}
+    return {name: _entry(statistics.bootstrap_statistic(f, pairs, resamples=300)) for name, f in metrics.items()}

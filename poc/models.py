@@ -1,0 +1,210 @@
+"""A source becomes a trainable policy: a frozen, possibly NF4-quantised body with LoRA, and the LM head kept apart.
+
+logits = softcap(hidden @ W^T + b). `Policy.body` gives hidden, `Policy.head` holds W, b and the cap, so that the loss
+can be computed without logits (vocab_kernels.linear_token_stats). LoRA (Hu et al. 2021; on NF4: Dettmers et al. 2023):
+W' = W + (alpha / rank) * B A in every linear layer of the body, never in the head. No gradient checkpointing, no sampling.
+"""
+
+import copy
+import json
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
+
+from poc.prompts import default_format, end_of_turn_ids
+from poc.records import InputError
+from poc.weights import Located, locate
+
+ADAPTER = "adapter_model.safetensors"
+
+
+@dataclass(frozen=True)
+class Head:
+    """weight [V, H] and bias [V] (or None), frozen. Token ids from `vocab_size` on are padding rows of the weight."""
+
+    weight: Tensor
+    bias: Tensor | None
+    softcap: float | None
+    vocab_size: int
+
+
+@dataclass
+class Policy:
+    """A causal LM with LoRA. `stop_ids`: every token that ends an answer. `fingerprint`: SHA-256 of the start model."""
+
+    model: PeftModel
+    tokenizer: object
+    source: str
+    fingerprint: str
+    head: Head
+    stop_ids: frozenset[int]
+    device: torch.device
+    dtype: torch.dtype
+    prompt_format: str  # the default one: bare, plain or chat
+
+    def body(self, input_ids, attention_mask=None, position_ids=None, past_key_values=None, use_cache=False):
+        """input_ids [B, L] -> (hidden states after the final norm [B, L, H], past_key_values). Never computes logits."""
+        out = self.model.get_base_model().get_decoder()(
+            input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids,
+            past_key_values=past_key_values, use_cache=use_cache,
+        )  # fmt: skip
+        return out.last_hidden_state, out.past_key_values if use_cache else None
+
+    @contextmanager
+    def adapter_off(self):
+        """Inside, the policy is the start model."""
+        with self.model.disable_adapter():
+            yield
+
+    def trainable(self) -> list[torch.nn.Parameter]:
+        return [p for p in self.model.parameters() if p.requires_grad]
+
+    def reset_adapter(self, seed: int) -> None:
+        """A fresh adapter: the policy is the start model again. Draws on `seed` only; no global random state changes."""
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            for module in self.model.modules():
+                if isinstance(module, LoraLayer):
+                    module.reset_lora_parameters("default", True)
+
+    def save_adapter(self, folder: str | Path) -> None:
+        """Write adapter_model.safetensors and adapter_config.json, as PEFT reads them, the same bytes each time."""
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        state = {k: v.detach().cpu().contiguous() for k, v in get_peft_model_state_dict(self.model).items()}
+        save_file(state, Path(folder) / ADAPTER, metadata={"format": "pt"})
+        config = copy.copy(self.model.peft_config["default"])
+        config.inference_mode = True
+        config.target_modules = sorted(config.target_modules)  # a set: its order changes from process to process
+        config.save_pretrained(str(folder))
+
+
+def load_policy(
+    source: str, *, quantization: str | None = None, lora_rank: int, lora_alpha: float, device=None, seed: int = 0,
+    adapter: str | Path | None = None,
+) -> Policy:  # fmt: skip
+    """Load `source` (see poc.sources) as a policy in eval mode; `adapter`: a folder that `save_adapter` wrote.
+
+    quantization: "nf4" | "none" | None (nf4 on CUDA, none on the CPU). The LoRA's start depends on `seed` only; no global
+    random state changes. Raises InputError for a source, an adapter or an architecture that cannot be used.
+    """
+    located = locate(source)
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    dtype = _dtype(device)
+    tokenizer = AutoTokenizer.from_pretrained(located.folder, trust_remote_code=False)
+    base = _base_model(source, located, device, dtype, quantization or ("nf4" if device.type == "cuda" else "none"))
+    stop_ids = _stop_ids(base, tokenizer)
+    head = _head(source, base, tokenizer)
+    model = _with_lora(base, source, located, lora_rank, lora_alpha, seed)
+    if adapter is not None:
+        _load_adapter(model, Path(adapter))
+    style = default_format(source, tokenizer)
+    policy = Policy(model, tokenizer, source, located.fingerprint, head, stop_ids, device, dtype, style)
+    _check_head(policy)
+    return policy
+
+
+def _dtype(device: torch.device) -> torch.dtype:
+    if device.type != "cuda":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
+def _base_model(source: str, located: Located, device, dtype, quantization: str) -> PreTrainedModel:
+    """The frozen causal LM, in eval mode: dropout would make the policy ratio differ from 1 before the first step."""
+    nf4 = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            located.folder, dtype=dtype, device_map={"": device}, use_safetensors=True, trust_remote_code=False,
+            quantization_config=nf4 if quantization == "nf4" else None, output_loading_info=True,
+        )  # fmt: skip
+    except (OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"model: {source} cannot be loaded as a causal language model: {reason}") from error
+    if info["missing_keys"]:  # transformers would start them at random
+        raise InputError(f"model: {source}: the weights lack {sorted(info['missing_keys'])[0]}: save the model again")
+    return model.eval()
+
+
+def _with_lora(base, source: str, located: Located, rank: int, alpha: float, seed: int) -> PeftModel:
+    """LoRA in float32 on every linear layer but the head.
+
+    Of prepare_model_for_kbit_training only the freezing is wanted, and get_peft_model does it: casting the norms, the
+    embeddings and the head to float32 doubles the memory of a large vocabulary (the norms compute in float32 anyway),
+    and inputs that require gradients serve gradient checkpointing only.
+    """
+    config = LoraConfig(
+        r=rank, lora_alpha=alpha, lora_dropout=0.0, bias="none", task_type="CAUSAL_LM", target_modules="all-linear"
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # PEFT draws on the CPU, then moves
+        model = get_peft_model(base, config, autocast_adapter_dtype=True)
+    saved = model.peft_config["default"]
+    saved.base_model_name_or_path, saved.revision = source, located.revision
+    return model.eval()
+
+
+def _load_adapter(model: PeftModel, folder: Path) -> None:
+    """Raises InputError unless the adapter has this model's rank, alpha, parameter names and shapes."""
+    try:
+        state = load_file(folder / ADAPTER)
+        saved = json.loads((folder / "adapter_config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"adapter: {folder} holds no readable adapter ({error}): give a folder with {ADAPTER}"
+        ) from None
+    config = model.peft_config["default"]
+    for name, ours in (("r", config.r), ("lora_alpha", config.lora_alpha)):
+        if saved.get(name) != ours:
+            raise InputError(
+                f"adapter: {folder} has {name} {saved.get(name)}, the configuration {ours}: make them equal"
+            )
+    expected = {k: v.shape for k, v in get_peft_model_state_dict(model).items()}
+    found = {k: v.shape for k, v in state.items()}
+    if wrong := sorted(k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k)):
+        raise InputError(
+            f"adapter: {folder} does not fit this model, first at {wrong[0]}: load the model it was made for"
+        )
+    set_peft_model_state_dict(model, state)
+
+
+def _head(source: str, base: PreTrainedModel, tokenizer) -> Head:
+    linear = base.get_output_embeddings()
+    if linear is None or not linear.weight.is_floating_point():
+        raise InputError(f"model: {source} has no LM head in floating point: choose another model")
+    bias = getattr(linear, "bias", None)
+    softcap = getattr(base.config.get_text_config(), "final_logit_softcapping", None)
+    size = min(len(tokenizer), linear.weight.shape[0])
+    return Head(linear.weight.detach(), None if bias is None else bias.detach(), softcap, size)
+
+
+def _stop_ids(base: PreTrainedModel, tokenizer) -> frozenset[int]:
+    """Ends of text and of turn: a base model's generation config may not name the chat's end token, and vice versa."""
+    ends = base.generation_config.eos_token_id if base.generation_config else None
+    ends = list(ends) if isinstance(ends, list | tuple) else [ends]
+    return frozenset(i for i in (*ends, tokenizer.eos_token_id, *end_of_turn_ids(tokenizer)) if i is not None)
+
+
+@torch.no_grad()
+def _check_head(policy: Policy) -> None:
+    """Some architectures scale their logits (Cohere, Granite): refuse what hidden @ head does not reproduce."""
+    ids = torch.arange(min(8, policy.head.vocab_size), device=policy.device)[None]
+    hidden, _ = policy.body(ids)
+    ours = torch.nn.functional.linear(hidden, policy.head.weight, policy.head.bias)
+    if cap := policy.head.softcap:
+        ours = cap * torch.tanh(ours / cap)
+    theirs = policy.model(ids).logits
+    tolerance = 1e-3 if policy.dtype == torch.float32 else 5e-2
+    if not (ours - theirs).abs().max() <= tolerance * theirs.abs().max():
+        raise InputError(
+            f"model: {policy.source}: its logits are not hidden @ head (model_type "
+            f"{policy.model.config.model_type}): this kit does not know this architecture"
+        )

@@ -1,0 +1,108 @@
+"""The records that flow through a run: every stage is a function from record to record.
+
+Plain frozen data: no model, no tensor library, no file. Units: log-probabilities, entropies and self-certainties in
+nats, times in seconds, lengths in tokens.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Messages = tuple[dict[str, str], ...]  # ({"role": "user", "content": "..."}, ...)
+Split = Literal["train", "holdout", "canary"]
+
+
+class InputError(ValueError):
+    """What the user gave is wrong: one line that says what, where and the way out. The command line exits with 2."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One question. `answer` is the gold: hidden from every label-free reward, None where nobody knows it."""
+
+    id: str
+    question: str | Messages
+    answer: str | None
+    domain: str
+    level: int = 0
+
+    @property
+    def text(self) -> str:
+        """The question as one text, also where it is a list of chat messages."""
+        if isinstance(self.question, str):
+            return self.question
+        return "\n".join(f"{message['role']}: {message['content']}" for message in self.question)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a verifier says of one completion.
+
+    `status` judges the marked answer; `formatted`: the answer is marked, parsable and last; `correct_anyhow`: right
+    regardless of format (the last answer-like thing in the text equals the gold). `answer` is what was read, or None.
+    """
+
+    status: Literal["correct", "wrong", "unparsable"]
+    formatted: bool
+    correct_anyhow: bool
+    answer: str | None = None
+
+    @property
+    def correct(self) -> bool:
+        return self.status == "correct"
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """One sampled completion of n tokens, the end token included, with the statistics of the distribution that drew it.
+
+    `finished` is False when the length limit cut the completion off. `logp`, `entropy`, `self_certainty`: n floats each,
+    of the tempered, untruncated distribution. `verdict` is None where the example has no gold answer.
+    """
+
+    token_ids: tuple[int, ...]
+    text: str
+    finished: bool
+    logp: tuple[float, ...]
+    entropy: tuple[float, ...]
+    self_certainty: tuple[float, ...]
+    verdict: Verdict | None = None
+
+    def __len__(self) -> int:
+        return len(self.token_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The G completions of one prompt: the unit that rewards see and advantages are normalised over.
+
+    `seed` identifies the draw (run seed, step, prompt), so that a reward that needs chance stays reproducible.
+    """
+
+    example: Example
+    prompt_ids: tuple[int, ...]
+    episodes: tuple[Episode, ...]
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """One optimizer step, as a line of steps.jsonl. Means are over the step's completions unless said otherwise."""
+
+    step: int
+    reward: float  # weighted sum of the raw parts, before normalisation
+    rewards: dict[str, float]  # mean of each raw part
+    reward_std: dict[str, float]  # mean within-group standard deviation of each part
+    zero_variance: float  # share of groups whose advantages are all 0
+    entropy: float  # mean per sampled token
+    logp: float  # mean per sampled token
+    self_certainty: float  # mean per sampled token
+    length: float
+    truncated: float  # share of completions cut off by the length limit
+    accuracy: float | None  # share correct on the training prompts, for the log only; None without labels
+    loss: float
+    grad_norm: float  # before clipping
+    clip_fraction: float  # share of tokens whose ratio was clipped
+    kl: float  # mean k3 estimate against the start model; 0.0 when kl is off
+    learning_rate: float
+    tokens: int  # completion tokens sampled in this step
+    timing: dict[str, float] = field(default_factory=dict)  # seconds: rollout, update

@@ -1,0 +1,195 @@
+"""Runs to arms: the seeds of one model and reward mix brought together, measured and judged."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from poc.report import verdicts
+from poc.report.read import Completion, Evaluation, Run, Values
+from poc.report.verdicts import Peak, Verdict
+from poc.statistics import Interval, bootstrap_interval
+
+METRICS = ("accuracy", "accuracy_greedy", "format", "accuracy_anyhow", "entropy", "length", "truncated",
+           "transitional_words", "ece", "auroc")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Arm:
+    """The runs of one arm, one per seed. Everything below is derived from them."""
+
+    label: str
+    runs: tuple[Run, ...]
+
+    @property
+    def first(self) -> Run:
+        return self.runs[0]
+
+    @cached_property
+    def measured(self) -> tuple[Run, ...]:
+        """Runs with an evaluation before the first and one after the last step."""
+        return tuple(r for r in self.runs if r.evaluations and r.evaluations[0].step == 0 < r.evaluations[-1].step)
+
+    @cached_property
+    def rewards(self) -> tuple[str, ...]:
+        reward = self.first.config.get("reward")
+        return tuple(str(k) for k, weight in reward.items() if weight) if isinstance(reward, dict) else ()
+
+    @property
+    def is_control(self) -> bool:
+        return self.rewards == ("random",)
+
+    @cached_property
+    def model(self) -> str:
+        return str(_of(self.first.environment, "model", "source") or self.first.config.get("model") or "unknown model")
+
+    @property
+    def role(self) -> str:
+        role = self.first.environment.get("role")
+        return role if role in ("base", "instruct") else "other"
+
+    @property
+    def group(self) -> tuple[str, str, str]:
+        """Arms that start from the same weights: these are compared with each other."""
+        fingerprint = _of(self.first.environment, "model", "fingerprint") or self.model
+        return self.first.source, self.role, str(fingerprint)
+
+    def before_and_after(self, metric: Callable[[Completion], float | bool | None]) -> tuple[list, list]:
+        after = [r.evaluations[-1].per_prompt(metric) for r in self.measured]
+        return after, [r.evaluations[0].per_prompt(metric) for r in self.measured]
+
+    @cached_property
+    def change(self) -> Interval | None:
+        return verdicts.change(*self.before_and_after(correct))
+
+    @cached_property
+    def anyhow(self) -> Interval | None:
+        return verdicts.change(*self.before_and_after(correct_anyhow))
+
+    @cached_property
+    def per_seed(self) -> list[tuple[int, Interval]]:
+        found = [(r.seed, verdicts.change(*replace(self, runs=(r,)).before_and_after(correct))) for r in self.measured]
+        return [(seed, interval) for seed, interval in found if interval]
+
+    @cached_property
+    def peak(self) -> Peak | None:
+        return verdicts.peak(self._by_step)
+
+    @cached_property
+    def curve(self) -> list[tuple[int, Interval]]:
+        """Accuracy at temperature 1 by step, seeds averaged per prompt."""
+        merged = ((step, verdicts.over_seeds(seeds)) for step, seeds in self._by_step.items())
+        return [(step, bootstrap_interval(list(values.values()))) for step, values in merged if values]
+
+    @cached_property
+    def _by_step(self) -> dict[int, list[Values]]:
+        common = self._common_steps
+        return {s: [e.per_prompt(correct) for r in self._evaluated for e in r.evaluations if e.step == s] for s in common}
+
+    @property
+    def _evaluated(self) -> tuple[Run, ...]:
+        return self.measured or tuple(r for r in self.runs if r.evaluations)
+
+    @property
+    def _common_steps(self) -> list[int]:
+        sets = [{e.step for e in r.evaluations} for r in self._evaluated]
+        return sorted(set.intersection(*sets)) if sets else []
+
+    def metric(self, name: str, index: int) -> float | None:
+        """Mean over seeds of a summary value at the first (0) or last (-1) evaluation."""
+        return _mean([_value(r.evaluations[index], name) for r in self._evaluated])
+
+    def metric_curve(self, name: str) -> list[tuple[int, Interval]]:
+        """A summary metric by step. Ends: the interval over prompts with one seed, the range over seeds with several."""
+        return [(step, interval) for step in self._common_steps if (interval := self._at(name, step)) is not None]
+
+    def _at(self, name: str, step: int) -> Interval | None:
+        found = [e.summary.get(name) for r in self._evaluated for e in r.evaluations if e.step == step]
+        found = [i for i in found if i is not None and i.value is not None]
+        if len(found) < 2:
+            return found[0] if found else None
+        values = [i.value for i in found]
+        return Interval(sum(values) / len(values), min(values), max(values), found[0].n)
+
+    def reward_curve(self) -> list[tuple[int, float]]:
+        """Mean reward of the training completions by step, averaged over the seeds that reached it; 200 points at most."""
+        found: dict[int, list[float]] = {}
+        for run in self.runs:
+            for record in run.steps:
+                if isinstance(record.get("reward"), int | float):
+                    found.setdefault(record["step"], []).append(float(record["reward"]))
+        steps = sorted(found)
+        return [(s, sum(found[s]) / len(found[s])) for s in steps[:: len(steps) // 200 + 1]]
+
+    def seconds(self) -> float | None:
+        return _sum([_number(_of(r.outcome, "seconds", "total")) for r in self.runs])
+
+
+@dataclass(frozen=True)
+class Judged:
+    """An arm with its verdict, its control (None without one on the same model) and its change minus the control's."""
+
+    arm: Arm
+    verdict: Verdict
+    control: Arm | None
+    over_control: Interval | None
+
+
+def collect(runs: Sequence[Run]) -> list[Judged]:
+    """Arms in the order they came, judged; the seeds of one arm are the runs of one source with one label."""
+    grouped: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        grouped.setdefault((run.source, run.label), []).append(run)
+    labels = [label for _, label in grouped]
+    arms = []
+    for (source, label), members in grouped.items():
+        name = f"{Path(source).name}/{label}" if labels.count(label) > 1 else label
+        arms.append(Arm(name, tuple(sorted(members, key=lambda r: (r.status == "not started", r.seed)))))
+    return [_judged(arm, arms) for arm in arms]
+
+
+def correct(completion: Completion) -> float | None:
+    return completion.correct
+
+
+def correct_anyhow(completion: Completion) -> bool | None:
+    return completion.correct_anyhow
+
+
+def _judged(arm: Arm, arms: list[Arm]) -> Judged:
+    control = next((a for a in arms if a.is_control and a.group == arm.group and a is not arm), None)
+    over = verdicts.difference_of_changes(*(a.before_and_after(correct) for a in (arm, control))) if control else None
+    verdict = verdicts.judge(
+        arm.change,
+        is_control=arm.is_control,
+        anyhow=arm.anyhow,
+        control=control.change if control else None,
+        over_control=over,
+        peak=arm.peak,
+    )
+    return Judged(arm, verdict, control, over)
+
+
+def _value(evaluation: Evaluation, name: str) -> float | None:
+    interval = evaluation.summary.get(name)
+    return interval.value if interval else None
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _sum(values: list[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return sum(known) if known else None
+
+
+def _number(value) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _of(mapping: dict, *path: str):
+    for key in path:
+        mapping = mapping.get(key) if isinstance(mapping, dict) else None
+    return mapping

@@ -1,0 +1,191 @@
+"""Charts as inline SVG: no script, no font file, no address; legible in grey and at 390 px.
+
+Colours are those of Okabe and Ito, which people with colour-blindness tell apart; line style and marker differ too. Text
+stays text (searchable, small); names come in already made visible and clipped, and are never read as formulas.
+"""
+
+import html
+import io
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import matplotlib
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from poc.statistics import Interval
+
+RC = {"svg.fonttype": "none", "text.parse_math": False, "axes.spines.top": False, "axes.spines.right": False,
+      "axes.edgecolor": "#767676", "axes.grid": True, "axes.grid.axis": "y", "grid.color": "#e3e3e3", "text.color": "#222222",
+      "axes.labelcolor": "#222222", "xtick.color": "#444444", "ytick.color": "#444444", "font.size": 10,
+      "axes.unicode_minus": True}  # fmt: skip
+
+
+class Style(NamedTuple):
+    color: str
+    line: str | tuple
+    marker: str
+
+
+STYLES = (
+    Style("#0072B2", "-", "o"),
+    Style("#D55E00", (0, (6, 2)), "s"),
+    Style("#009E73", (0, (6, 2, 1, 2)), "^"),
+    Style("#CC79A7", (0, (2, 1)), "D"),
+    Style("#E69F00", (0, (8, 2, 1, 1, 1, 2)), "v"),
+    Style("#56B4E9", (0, (4, 1)), "P"),
+    Style("#000000", "-", "X"),
+)
+CONTROL = Style("#767676", (0, (1, 1.5)), "x")
+
+
+class Line(NamedTuple):
+    """One named curve: (step, Interval) points. A point without ends has no band."""
+
+    name: str
+    style: Style
+    points: Sequence[tuple[int, Interval]]
+
+
+class Dot(NamedTuple):
+    name: str
+    style: Style
+    x: float
+    y: Interval
+
+
+def curves(key: str, lines: Sequence[Line], *, label: str, ylabel: str, scale: float = 1.0) -> Markup:
+    """All `lines` in one chart, each named at its right end; `scale` multiplies values (100 for per cent)."""
+    with matplotlib.rc_context(RC):
+        figure, axes = _figure(5.4, 3.3)
+        for line in lines:
+            _draw(axes, line, scale)
+        last = max((line.points[-1][0] for line in lines), default=1) or 1
+        axes.set(xlabel="training step", ylabel=ylabel, xlim=(0, last * 1.02))
+        axes.margins(y=0.08)
+        _integer_steps(axes)
+        _name_ends(axes, lines, scale, last)
+        return _svg(figure, key, label)
+
+
+def panel(
+    key: str,
+    lines: Sequence[Line],
+    *,
+    label: str,
+    title: str,
+    steps: int,
+    limits: tuple[float, float] | None,
+    scale: float = 1.0,
+) -> Markup:
+    """A small chart of one arm; `limits` (scaled) make panels of one metric comparable between arms."""
+    with matplotlib.rc_context(RC | {"font.size": 9}):
+        figure, axes = _figure(2.2, 1.65)
+        for line in lines:
+            _draw(axes, line, scale, small=True)
+        axes.set_title(title, fontsize=9, loc="left")
+        axes.set_xlim(0, max(steps, 1) * 1.03)
+        if limits:
+            axes.set_ylim(*limits)
+        axes.locator_params(axis="y", nbins=4)
+        axes.set_xticks([0, steps] if steps else [0])
+        return _svg(figure, key, label)
+
+
+def dots(key: str, points: Sequence[Dot], *, label: str, xlabel: str, ylabel: str) -> Markup:
+    """Change against a starting property, with intervals; points of one model share x and are drawn side by side."""
+    with matplotlib.rc_context(RC):
+        figure, axes = _figure(5.4, 3.6)
+        axes.axhline(0, color="#444444", linewidth=1)
+        span = (max(p.x for p in points) - min(p.x for p in points)) or max(abs(points[0].x), 1.0)
+        for point, x in zip(points, _dodge([p.x for p in points], 0.035 * span), strict=True):
+            y = 100 * point.y.value
+            if point.y.low is not None and point.y.high is not None:
+                axes.plot([x, x], [100 * point.y.low, 100 * point.y.high], color=point.style.color, linewidth=1.6)
+            axes.plot([x], [y], point.style.marker, color=point.style.color, markersize=7, label=point.name)
+        axes.set(xlabel=xlabel, ylabel=ylabel)
+        axes.margins(x=0.15)
+        handles = {text: handle for handle, text in zip(*axes.get_legend_handles_labels(), strict=True)}
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+        return _svg(figure, key, label)
+
+
+def _figure(width: float, height: float):
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _draw(axes, line: Line, scale: float, small: bool = False) -> None:
+    steps = [s for s, _ in line.points]
+    ends = [(s, scale * i.low, scale * i.high) for s, i in line.points if i.low is not None and i.high is not None]
+    if ends:
+        axes.fill_between(*zip(*ends, strict=True), color=line.style.color, alpha=0.13, linewidth=0)
+    axes.plot(
+        steps,
+        [scale * i.value for _, i in line.points],
+        color=line.style.color,
+        linestyle=line.style.line,
+        linewidth=1.5 if small else 2,
+        marker=line.style.marker if len(steps) < 40 else None,
+        markersize=3 if small else 4.5,
+    )
+
+
+def _integer_steps(axes) -> None:
+    axes.locator_params(axis="x", integer=True, nbins=7)
+
+
+def _name_ends(axes, lines: Sequence[Line], scale: float, last: float) -> None:
+    low, high = axes.get_ylim()
+    ends = sorted(((scale * line.points[-1][1].value - low) / (high - low), line) for line in lines if line.points)
+    for (at, line), y in zip(ends, _spread([at for at, _ in ends], 0.1), strict=True):
+        x = line.points[-1][0] / (last * 1.02)
+        axes.annotate(
+            line.name,
+            (x, at),
+            (1.06, y),
+            "axes fraction",
+            "axes fraction",
+            va="center",
+            fontsize=9.5,
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": line.style.color, "linewidth": 1.2, "shrinkA": 1, "shrinkB": 2},
+        )
+
+
+def _spread(positions: Sequence[float], gap: float) -> list[float]:
+    """Ascending positions moved apart to at least `gap`, their middle kept."""
+    placed: list[float] = []
+    for position in positions:
+        placed.append(max(position, placed[-1] + gap) if placed else position)
+    shift = sum(p - q for p, q in zip(placed, positions, strict=True)) / max(len(placed), 1)
+    return [p - shift for p in placed]
+
+
+def _dodge(positions: Sequence[float], gap: float) -> list[float]:
+    """Equal positions set side by side around their common place."""
+    seen: dict[float, int] = {}
+    moved = []
+    for x in positions:
+        moved.append(x + gap * (seen.get(x, 0) - (list(positions).count(x) - 1) / 2))
+        seen[x] = seen.get(x, 0) + 1
+    return moved
+
+
+def _svg(figure: Figure, key: str, label: str) -> Markup:
+    """The figure as an <svg> element: ids made unique by `key`, metadata and its document-wide style left out."""
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": key}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    body = buffer.getvalue()
+    view_box = re.search(r'viewBox="([^"]+)"', body)[1]
+    body = body[body.index(">", body.index("<svg")) + 1 :]
+    body = re.sub(r"<metadata>.*?</metadata>|<style .*?</style>|<!--.*?-->", "", body, flags=re.S)
+    body = re.sub(r'\bid="', f'id="{key}-', body)
+    body = re.sub(r'(?:xlink:)?href="#', f'href="#{key}-', body).replace("url(#", f"url(#{key}-")
+    body = re.sub(r' d="[^"]*"', lambda m: re.sub(r"(\.\d\d)\d+", r"\1", m[0]).replace("\n", " "), body)
+    body = re.sub(r"(font: [^'\";]*px) [^\"]*?(;|\")", r"\1 system-ui, sans-serif\2", body)
+    body = re.sub(r"\n\s*", "\n", body)
+    text = html.escape(label)
+    return Markup(f'<svg viewBox="{view_box}" role="img" aria-label="{text}"><title>{text}</title>{body}')

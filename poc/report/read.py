@@ -1,0 +1,224 @@
+"""Run folders to plain records: reads, checks the shape, judges nothing.
+
+A run that was killed leaves torn or missing files. What can be read is kept, what cannot is named in `notes`, which the
+report prints. Only a folder that is no run and no pilot at all is an InputError.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from poc.config import MAX_FILE_BYTES, PilotConfig
+from poc.records import InputError
+from poc.statistics import Interval
+
+Values = dict[str, float]  # prompt key -> value of that prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One answer on the hold-out. `status`, `formatted`, `correct_anyhow` are None where no label exists."""
+
+    text: str
+    status: str | None
+    formatted: bool | None
+    correct_anyhow: bool | None
+
+    @property
+    def correct(self) -> float | None:
+        return None if self.status is None else float(self.status == "correct")
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One hold-out question with its greedy and its sampled answers."""
+
+    id: str
+    question: str
+    gold: str | None
+    greedy: Completion | None
+    sampled: tuple[Completion, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """The hold-out at one step. `prompts` is keyed by id and question, so that other data never pair by chance."""
+
+    step: int
+    temperature: float
+    samples: int
+    summary: dict[str, Interval]
+    prompts: dict[str, Prompt]
+
+    def per_prompt(self, metric: Callable[[Completion], float | bool | None]) -> Values:
+        """Mean of `metric` over each prompt's sampled answers; unlabelled prompts are left out."""
+        found = {key: [metric(c) for c in prompt.sampled] for key, prompt in self.prompts.items()}
+        return {key: sum(v) / len(v) for key, v in found.items() if v and None not in v}
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run folder. `status`: done, interrupted, failed, killed (no outcome.json) or not started."""
+
+    name: str
+    source: str  # the pilot folder, or the folder that holds the run
+    status: str
+    config_text: str = ""
+    config: dict = field(default_factory=dict)
+    environment: dict = field(default_factory=dict)
+    outcome: dict = field(default_factory=dict)
+    steps: tuple[dict, ...] = ()
+    samples: tuple[dict, ...] = ()
+    evaluations: tuple[Evaluation, ...] = ()
+    notes: tuple[str, ...] = ()
+    label: str = ""
+    seed: int = 0
+
+
+def read(folder: Path) -> list[Run]:
+    """The run in `folder`, or all runs of a pilot, those that never started included. InputError if it is neither."""
+    folder = Path(folder)
+    if (folder / "arms").is_dir():
+        return _read_pilot(folder)
+    if not (folder / "config.yaml").is_file():
+        raise InputError(f"{folder}: not a run folder (no config.yaml) and not a pilot's (no arms/): name one of these")
+    parent = folder.resolve().parent
+    return [_read_run(folder, str(parent.parent if parent.name == "arms" else parent))]
+
+
+def _read_pilot(folder: Path) -> list[Run]:
+    source = str(folder.resolve())
+    found = {path.name: path for path in sorted((folder / "arms").iterdir()) if path.is_dir()}
+    planned = {f"{label}-seed{seed}": (label, seed) for label, seed in _planned(folder)}
+    runs = [_read_run(found[name], source) for name in [*(n for n in planned if n in found), *found.keys() - planned]]
+    missing = [n for n in planned if n not in found]
+    return runs + [Run(n, source, "not started", label=planned[n][0], seed=planned[n][1]) for n in missing]
+
+
+def _planned(folder: Path) -> list[tuple[str, int]]:
+    try:
+        config = PilotConfig.model_validate(yaml.safe_load(_text(folder / "config.yaml")))
+    except (OSError, ValueError, yaml.YAMLError, ValidationError):
+        return []
+    return [(arm.label, seed) for arm in config.arms for seed in config.seeds]
+
+
+def _read_run(folder: Path, source: str) -> Run:
+    notes: list[str] = []
+    config_text = _attempt(folder / "config.yaml", _text, "", notes)
+    config = _attempt(folder / "config.yaml", lambda p: _mapping(yaml.safe_load(_text(p))), {}, notes)
+    environment = _attempt(folder / "environment.json", _json, {}, notes)
+    outcome, status = {}, "killed"
+    if (folder / "outcome.json").exists():
+        outcome = _attempt(folder / "outcome.json", _json, {}, notes)
+        status = _one_of(outcome.get("status"), ("done", "interrupted", "failed"), "killed")
+    evaluations = [_attempt(p, _evaluation, None, notes) for p in sorted((folder / "evaluations").glob("step-*.json"))]
+    steps, samples = _lines(folder / "steps.jsonl", notes), _lines(folder / "samples.jsonl", notes)
+    return Run(
+        name=folder.resolve().name,
+        source=source,
+        status=status,
+        config_text=config_text,
+        config=config,
+        environment=environment,
+        outcome=outcome,
+        steps=tuple(s for s in steps if isinstance(s.get("step"), int)),
+        samples=tuple(samples),
+        evaluations=tuple(sorted((e for e in evaluations if e), key=lambda e: e.step)),
+        notes=tuple(notes),
+        label=str(environment.get("arm") or folder.resolve().name),
+        seed=environment.get("seed") if isinstance(environment.get("seed"), int) else 0,
+    )
+
+
+def _attempt(path: Path, reader: Callable, otherwise: Any, notes: list[str]) -> Any:
+    try:
+        return reader(path)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, yaml.YAMLError) as error:
+        reason = "missing" if isinstance(error, FileNotFoundError) else f"unreadable ({type(error).__name__}: {error})"
+        notes.append(f"{path.name}: {reason}; left out".replace("\n", " ")[:300])
+        return otherwise
+
+
+def _lines(path: Path, notes: list[str]) -> list[dict]:
+    raw = _attempt(path, lambda p: p.read_text("utf-8", errors="replace"), "", notes).split("\n")
+    records = []
+    for number, line in enumerate(raw, 1):
+        try:
+            records += [_mapping(_loads(line))] if line.strip() else []
+        except (ValueError, TypeError, RecursionError):
+            torn = number == len(raw)
+            notes.append(f"{path.name}: {'torn last line' if torn else f'line {number} unreadable'}; left out")
+    return records
+
+
+def _evaluation(path: Path) -> Evaluation:
+    data = _json(path)
+    prompts = [_prompt(p) for p in data.get("prompts", [])]
+    return Evaluation(
+        step=int(data["step"]),
+        temperature=float(data.get("temperature", 1.0)),
+        samples=int(data.get("samples", 0)),
+        summary={str(name): _interval(v) for name, v in _mapping(data["summary"]).items()},
+        prompts={f"{p.id}\n{p.question}": p for p in prompts},
+    )
+
+
+def _prompt(data: dict) -> Prompt:
+    gold, greedy = data.get("gold"), data.get("greedy")
+    return Prompt(
+        id=str(data["id"]),
+        question=_question(data["question"]),
+        gold=None if gold is None else str(gold),
+        greedy=_completion(greedy) if greedy else None,
+        sampled=tuple(_completion(c) for c in data["sampled"]),
+    )
+
+
+def _question(question: str | list) -> str:
+    if isinstance(question, str):
+        return question
+    return "\n".join(f"{m['role']}: {m['content']}" for m in question)  # chat messages
+
+
+def _completion(data: dict) -> Completion:
+    status = _one_of(data["status"], ("correct", "wrong", "unparsable"), None)
+    return Completion(str(data["text"]), status, _flag(data.get("formatted")), _flag(data.get("correct_anyhow")))
+
+
+def _interval(data: dict) -> Interval:
+    numbers = [None if data.get(k) is None else float(data[k]) for k in ("value", "low", "high")]
+    return Interval(*numbers, int(data.get("n") or 0))
+
+
+def _flag(value: Any) -> bool | None:
+    return value if isinstance(value, bool) else None
+
+
+def _one_of(value: Any, valid: tuple[str, ...], otherwise: str | None) -> str | None:
+    return value if value in valid else otherwise
+
+
+def _mapping(value: Any) -> dict:
+    if not isinstance(value, dict):
+        raise TypeError(f"a mapping was expected, got {type(value).__name__}")
+    return value
+
+
+def _json(path: Path) -> dict:
+    return _mapping(_loads(path.read_text("utf-8")))
+
+
+def _loads(text: str) -> Any:
+    return json.loads(text, parse_constant=lambda name: None)  # NaN and Infinity are no JSON: a missing value
+
+
+def _text(path: Path) -> str:
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise ValueError(f"{path.stat().st_size} bytes, more than {MAX_FILE_BYTES}")
+    return path.read_text("utf-8")

@@ -1,0 +1,187 @@
+"""The report's sentences and number formats: what was measured, in plain words. Facts in, text out."""
+
+from poc.report.arms import Judged
+from poc.report.read import Run
+from poc.statistics import Interval
+from poc.text import clip
+
+MINUS = "\u2212"
+NBSP = "\u00a0"
+NO_LABELS = "No labelled hold-out: accuracy not measured."
+BADGES = {
+    "helps": ("▲", "helps"),
+    "hurts": ("▼", "hurts"),
+    "no evidence": ("●", "no evidence"),
+    "not measured": ("○", "not measured"),
+    "drift": ("◆", "control: drifts"),
+    "steady": ("◇", "control: steady"),
+}
+REWARDS = {
+    "self_certainty": "Pays answers whose tokens the model was sure of: the distance of its prediction from a blind guess. No labels.",
+    "token_entropy": "Pays low entropy: a model that hesitates little at each token. No labels.",
+    "trajectory_entropy": "Pays answers the model itself finds likely as a whole. No labels.",
+    "verifiable": "Pays answers that a program checked against the known answer. Needs labels for training questions.",
+    "random": "Pays by coin toss. It carries no information: whatever it moves is drift. This is the control.",
+}
+GLOSSARY = {
+    "Hold-out": "Questions kept away from training. All accuracies are measured on them; no reward ever sees their answers.",
+    "Accuracy": "Share of right answers when the model samples freely (temperature 1), the way it is trained.",
+    "Greedy": "The same when the model always takes its most likely next token; what a deployment often does.",
+    "Points": "Percentage points: from 40 % to 45 % is +5 points.",
+    "95 % interval": "Where the change would lie, 19 times out of 20, if the questions were drawn anew. Clear of 0 means: not "
+    "explained by which questions happened to be asked.",
+    "Paired": "Before and after are compared question by question, which removes how hard each question is.",
+    "Format": "Share of answers that are marked the way the task asks for.",
+    "Regardless of format": "Right answers counted even where they are not marked as asked. If accuracy rises and this does "
+    "not, the model learned the format, not the task.",
+    "Entropy": "How undecided the model is per token, in nats; 0 is certain. Falling towards 0 means it stops exploring.",
+    "Length, truncated": "Tokens per answer; share of answers cut off by the length limit.",
+    "Transitional words": "Share of words such as “but”, “wait”, “let me check”: a rough trace of visible deliberation.",
+    "ECE": "Expected calibration error: gap between the model's confidence and its accuracy. 0 is best. With few questions "
+    "it comes out too large.",
+    "AUROC": "Chance that a right answer has more confidence than a wrong one. 0.5 is blind, 1 is perfect.",
+    "Seed": "The start of the random numbers of one training run. More seeds show how much runs differ.",
+}
+
+
+def percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}{NBSP}%"
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    return "–" if value is None else f"{value:.{digits}f}".replace("-", MINUS)
+
+
+def signed(value: float | None) -> str:
+    """A difference of shares, in percentage points: +3.1."""
+    text = "–" if value is None else f"{100 * value:+.1f}".replace("-", MINUS)
+    return text if text not in ("+0.0", MINUS + "0.0") else "0.0"
+
+
+def points(interval: Interval | None) -> str:
+    """+3.1 points (95 % interval +0.4 to +5.9)."""
+    if interval is None:
+        return "–"
+    return f"{signed(interval.value)}{NBSP}points (95{NBSP}% interval {ends(interval)})"
+
+
+def ends(interval: Interval) -> str:
+    return "unknown" if interval.low is None else f"{signed(interval.low)} to {signed(interval.high)}"
+
+
+def duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "time unknown"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def count(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def sentence(judged: Judged) -> str:
+    """What happened to accuracy, with its interval."""
+    arm, word = judged.arm, judged.verdict.word
+    if word == "not measured":
+        return _why_not_measured(judged)
+    before, after, change = arm.curve[0][1].value, arm.curve[-1][1].value, arm.change
+    numbers = f"{percent(before)} → {percent(after)}, {points(change)[:-1]}, {count(change.n, 'question')})"
+    drifted = "no more than control" in judged.verdict.remarks
+    lead = {
+        "helps": "Accuracy rose",
+        "hurts": "Accuracy fell",
+        "no evidence": "Accuracy rose, but so did the control's" if drifted else "No clear change of accuracy",
+        "drift": "A reward without information moved accuracy: treat changes of this size as drift",
+        "steady": "A reward without information did not measurably move accuracy, as it should be",
+    }[word]
+    return f"{lead}: {numbers}."
+
+
+def remarks(judged: Judged) -> list[str]:
+    """What qualifies the verdict, one sentence each."""
+    arm, over = judged.arm, points(judged.over_control)
+    texts = {
+        "few prompts": "Too few labelled questions to judge: at least 10 are needed, some hundreds are better.",
+        "no more than control": f"The control, rewarded by coin toss, gained too (this arm minus control: {over}): treat the "
+        "gain as drift.",
+        "not clear of control": f"The gain is not clearly larger than the control's (this arm minus control: {over}).",
+        "format only": "The gain is format, not reasoning: counted regardless of format, accuracy changed by "
+        f"{points(arm.anyhow)}.",
+        "fell from peak": _peaked(judged),
+    }
+    found = [texts[r] for r in judged.verdict.remarks]
+    if judged.verdict.word == "helps" and not judged.verdict.remarks and judged.over_control:
+        found.append(f"Compared with the control: {over}.")
+    if len(arm.per_seed) > 1:
+        found.append("By seed: " + ", ".join(f"{seed}: {signed(i.value)}" for seed, i in arm.per_seed) + " points.")
+    return found
+
+
+def states(judged: Judged) -> list[str]:
+    """Runs that did not end as planned, and what could not be read."""
+    found = []
+    for run in judged.arm.runs:
+        if run.status != "done":
+            found.append(f"{run.name}: {_state(run)}")
+        found += [f"{run.name}: {note}" for note in run.notes[:5]]
+        found += [f"{run.name}: and {len(run.notes) - 5} more notes"] if len(run.notes) > 5 else []
+    return found
+
+
+def headline(judged: list[Judged]) -> str:
+    """One line for the whole page: 2 of 7 arms help, 3 hurt, ..."""
+    arms = [j for j in judged if not j.arm.is_control]
+    words = [j.verdict.word for j in arms]
+    if not arms or set(words) == {"not measured"}:
+        return "Nothing could be judged: no accuracy before and after training."
+    phrases = (("helps", "help", "helps"), ("hurts", "hurt", "hurts"), ("no evidence", *["without evidence"] * 2),
+               ("not measured", *["not measured"] * 2))  # fmt: skip
+    named = [(words.count(word), one if words.count(word) == 1 else many) for word, many, one in phrases]
+    parts = [f"{n} {phrase}" for n, phrase in named if n]
+    return f"Of {count(len(arms), 'arm')}: " + ", ".join(parts) + "."
+
+
+def by_verdict(judged: list[Judged]) -> list[tuple[str, str]]:
+    """Which arms help, hurt, ..., with their change in points."""
+    found: dict[str, list[str]] = {}
+    for j in judged:
+        change = f" {signed(j.arm.change.value)}" if j.arm.change else ""
+        found.setdefault(BADGES[j.verdict.word][1], []).append(clip(j.arm.label, 60) + change)
+    order = [badge for _, badge in BADGES.values()]
+    return [(badge, _listed(found[badge])) for badge in order if badge in found]
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - 12} more" if len(names) > 12 else ""
+    return ", ".join(names[:12]) + more
+
+
+def _peaked(judged: Judged) -> str:
+    top = judged.arm.peak
+    if top is None:
+        return ""
+    return f"Peaked at step {top.step} with {signed(top.change.value)} points, then fell by {signed(-top.fall.value)[1:]}."
+
+
+def _state(run: Run) -> str:
+    planned = (run.config.get("train") or {}).get("steps") if isinstance(run.config.get("train"), dict) else None
+    done = f"after {len(run.steps)} of {planned} steps" if planned else f"after {count(len(run.steps), 'step')}"
+    reason = f": {run.outcome['reason']}" if run.outcome.get("reason") else ""
+    return {
+        "killed": f"no usable outcome.json: killed or still running, {done}",
+        "not started": "planned, but it has no run folder",
+    }.get(run.status, f"{run.status} {done}{reason}")
+
+
+def _why_not_measured(judged: Judged) -> str:
+    runs = judged.arm.runs
+    evaluations = [e for r in runs for e in r.evaluations]
+    if all(r.status == "not started" for r in runs):
+        return "Not started."
+    if not evaluations:
+        return "No evaluation was written: accuracy not measured."
+    if not any(e.per_prompt(lambda c: c.correct) for e in evaluations):
+        return NO_LABELS
+    return "Only one of the two evaluations, before and after training, is there: change not measured."

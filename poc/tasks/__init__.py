@@ -1,0 +1,70 @@
+"""The domains, and how their questions are divided.
+
+Which split a generated question belongs to is a property of the question (a hash of its structure), not of a seed: no
+seed, count or order can put one question, or a renamed copy of it, into two splits.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+
+from poc.config import Data
+from poc.records import Example, InputError, Split, Verdict
+from poc.tasks import logic, math, own
+
+DOMAINS = {"math": math, "logic": logic}
+ATTEMPTS_PER_EXAMPLE = 400  # draws before a split is called exhausted
+MEASURING_SEED = 0  # hold-out and canary: every arm and every seed is measured on the same questions
+
+
+def load(data: Data, seed: int) -> dict[Split, list[Example]]:
+    """The examples of all three splits: the user's own or generated; only the generated train split depends on `seed`.
+
+    Raises InputError when the data are wrong or too few.
+    """
+    if data.own:
+        return own.load(data)
+    counts: dict[Split, int] = {"train": data.train, "holdout": data.holdout, "canary": data.canary}
+    return {
+        split: generate(data.domain, data.level, split, count, seed if split == "train" else MEASURING_SEED)
+        for split, count in counts.items()
+    }
+
+
+def score(example: Example, text: str) -> Verdict:
+    """The verdict of the example's verifier on a completion. Raises ValueError when the example has no gold answer."""
+    if example.answer is None:
+        raise ValueError(f"{example.id} has no gold answer to score against")
+    return own.score(example, text) if example.domain == own.NAME else DOMAINS[example.domain].score(example, text)
+
+
+def fingerprint(examples: Iterable[Example]) -> str:
+    """sha256 (hex) of the questions and gold answers in their order: equal for equal data, whatever the ids."""
+    rows = [[example.question, example.answer] for example in examples]
+    return hashlib.sha256(json.dumps(rows, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def split_of(key: str) -> Split:
+    """2/16 of all questions are canary, 4/16 hold-out, 10/16 train."""
+    bucket = hashlib.sha256(key.encode()).digest()[0] % 16
+    return "canary" if bucket < 2 else "holdout" if bucket < 6 else "train"
+
+
+def generate(domain: str, level: int, split: Split, count: int, seed: int) -> list[Example]:
+    """`count` different examples of one split; the same arguments give the same examples.
+
+    Raises InputError when the split does not hold that many different questions.
+    """
+    found: dict[str, Example] = {}
+    for index in range(count * ATTEMPTS_PER_EXAMPLE):
+        if len(found) == count:
+            break
+        example, key = DOMAINS[domain].generate(seed, index, level)
+        if split_of(key) == split:
+            found.setdefault(example.question, example)
+    if len(found) < count:
+        raise InputError(
+            f"data.{split}: {count} asked for, but {domain} level {level} has about {len(found)} different {split} "
+            f"questions: lower data.{split} or raise data.level"
+        )
+    return list(found.values())

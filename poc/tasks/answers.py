@@ -1,0 +1,72 @@
+"""Finding and comparing answers in text that nobody trusts: nothing here evaluates, every pattern is linear.
+
+A completion marks its answer with `#` (or GSM8K's `####`) at the end, or with \\boxed{...}. The marked answer counts;
+the last number or the last full assignment in the text is read as well, so that "right regardless of format" can be
+told apart from "knows how to mark an answer". A number is plain decimal notation in ASCII digits: `1e9`, `1/2`, other
+scripts' digits and lists such as `1,2,3` are not numbers here, so that nothing is right by a lucky reading.
+"""
+
+import re
+import unicodedata
+from decimal import Decimal
+
+MAX_TEXT = 20_000  # characters of a completion that are looked at, from its end
+MAX_DIGITS = 64  # a longer number is not an answer
+MAX_COMPOSED = 1_000  # characters up to which accents are composed: that takes quadratic time on hostile text
+
+_NUMBER = re.compile(r"(?<![A-Za-z0-9_.,])[-−]?(?:[0-9]+(?:,[0-9]+)*(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_PLAIN = re.compile(r"[+-]?(?:(?:[0-9]+|[0-9]{1,3}(?:,[0-9]{2,3})*,[0-9]{3})\.?[0-9]*|\.[0-9]+)")
+_WRAPPER = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\{([^{}]*)\}")
+
+
+def marked_answer(text: str, lines: int = 1) -> tuple[str | None, bool]:
+    """The marked answer of `text` and whether it ends the text: ("42", True) for "6*7=42 #42\\n".
+
+    (None, False) if nothing is marked. `lines`: how many lines a `#` answer may span, for answers that have several.
+    """
+    text = text[-MAX_TEXT:].rstrip()
+    hashes, boxed = text.rfind("#"), text.rfind("\\boxed{")
+    if max(hashes, boxed) < 0:
+        return None, False
+    if boxed > hashes:
+        return _braced(text[boxed + len("\\boxed{") :])
+    after = text[hashes + 1 :].split("\n", lines)
+    return _bare("\n".join(after[:lines])), not any(after[lines:])
+
+
+def _braced(text: str) -> tuple[str | None, bool]:
+    depth = 1
+    for i, char in enumerate(text):
+        depth += (char == "{") - (char == "}")
+        if depth == 0:
+            return _bare(text[:i]), not text[i + 1 :].strip(" .$\n\\])}*")
+    return None, False
+
+
+def _bare(answer: str) -> str:
+    """Without the emphasis, code or \\text{...} that chat models put around it."""
+    answer = answer.strip(" \t\r\n*`")
+    inside = _WRAPPER.fullmatch(answer)
+    return inside[1].strip() if inside else answer
+
+
+def parse_number(text: str) -> Decimal | None:
+    """The number that `text` is, give or take a currency sign, thousands commas, a percent sign or a full stop."""
+    bare = text.strip().strip("$€£%\\").strip().rstrip(".").replace("\\!", "").replace("−", "-")
+    bare = re.sub(r"^([+-]?)[$€£]", r"\1", bare)
+    if len(bare) > MAX_DIGITS or not _PLAIN.fullmatch(bare):
+        return None
+    return Decimal(bare.replace(",", ""))
+
+
+def last_number(text: str) -> Decimal | None:
+    """The last number anywhere in `text`, or None; in "5-3" it is 3, in "1e9" or "1,2,3" there is none."""
+    found = _NUMBER.findall(text[-MAX_TEXT:])
+    return parse_number(found[-1]) if found else None
+
+
+def normalise(text: str) -> str:
+    """Lower case, single spaces, composed accents, no final full stop: how free-text answers are compared."""
+    if len(text) <= MAX_COMPOSED:
+        text = unicodedata.normalize("NFC", text)
+    return " ".join(text.casefold().split()).rstrip(".").strip()

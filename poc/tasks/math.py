@@ -1,0 +1,102 @@
+"""Multi-digit arithmetic.
+
+Level 0: a+b, two digits each; 1: a+b or a-b, three digits; 2: two digits times one; 3: a+b-c, two digits each.
+
+The question is the bare sum ("37+58=?"); the answer is an integer. A worked solution goes column by column from the
+right, as the lab models learned it: "7+8=15 3+5+1=9 #95".
+"""
+
+from dataclasses import dataclass
+from random import Random
+
+from poc.records import Example, Verdict
+from poc.tasks.answers import last_number, marked_answer, parse_number
+
+NAME = "math"
+LEVELS = range(4)
+INSTRUCTION = "Work it out, then end with # and the number."
+MAX_NEW_TOKENS = 32  # enough for a worked solution, one token a character (lab models), at level 0
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """One problem; `key` is equal for problems that are the same up to the order of the summands."""
+
+    question: str
+    answer: str
+    worked: str
+    key: str
+
+
+def make(rng: Random, level: int) -> Sum:
+    """Draw a problem of `level` (0-3)."""
+    if level == 2:
+        return _product(rng.randint(10, 99), rng.randint(2, 9))
+    if level == 3:
+        return _chain(rng.randint(10, 99), rng.randint(10, 99), rng.randint(10, 99))
+    digits = 2 if level == 0 else 3
+    a, b = rng.randint(10 ** (digits - 1), 10**digits - 1), rng.randint(10 ** (digits - 1), 10**digits - 1)
+    if level == 1 and rng.random() < 0.5:
+        return _difference(max(a, b), min(a, b))
+    return _sum(a, b)
+
+
+def generate(seed: int, index: int, level: int) -> tuple[Example, str]:
+    """The `index`-th example of stream `seed`, and the key by which it is assigned to a split."""
+    problem = make(Random(f"math/{seed}/{level}/{index}"), level)
+    return Example(f"math-{level}-{seed}-{index}", problem.question, problem.answer, NAME, level), problem.key
+
+
+def score(example: Example, text: str) -> Verdict:
+    """Compare the marked integer with the gold one."""
+    return score_number(example.answer, text)
+
+
+def score_number(gold: str, text: str) -> Verdict:
+    """Verdict on a numeric answer. Raises ValueError for a gold that is no number: not the model's fault."""
+    target = parse_number(gold)
+    if target is None:
+        raise ValueError(f"the gold answer {gold!r} is not a number")
+    marked, last = marked_answer(text)
+    value = None if marked is None else parse_number(marked)
+    status = "unparsable" if value is None else "correct" if value == target else "wrong"
+    anyhow = status == "correct" or last_number(text) == target
+    return Verdict(status, value is not None and last, anyhow, marked)
+
+
+def _columns(a: int, b: int) -> list[tuple[int, int]]:
+    width = max(len(str(a)), len(str(b)))
+    return [(int(x), int(y)) for x, y in zip(reversed(str(a).zfill(width)), reversed(str(b).zfill(width)), strict=True)]
+
+
+def _sum(a: int, b: int) -> Sum:
+    steps, carry = [], 0
+    for x, y in _columns(a, b):
+        steps.append(f"{x}+{y}{'+1' if carry else ''}={x + y + carry}")
+        carry = (x + y + carry) // 10
+    low, high = sorted((a, b))
+    return Sum(f"{a}+{b}=?", str(a + b), f"{' '.join(steps)} #{a + b}", f"{low}+{high}")
+
+
+def _difference(a: int, b: int) -> Sum:
+    steps, borrow = [], 0
+    for x, y in _columns(a, b):
+        top = x - borrow + (10 if x - borrow < y else 0)
+        steps.append(f"{top}-{y}={top - y}")
+        borrow = int(x - borrow < y)
+    return Sum(f"{a}-{b}=?", str(a - b), f"{' '.join(steps)} #{a - b}", f"{a}-{b}")
+
+
+def _product(a: int, b: int) -> Sum:
+    tens, ones = divmod(a, 10)
+    carry = ones * b // 10
+    top = tens * b + carry
+    steps = f"{ones}*{b}={ones * b} {tens}*{b}{f'+{carry}' if carry else ''}={top}"
+    return Sum(f"{a}*{b}=?", str(a * b), f"{steps} #{a * b}", f"{a}*{b}")
+
+
+def _chain(a: int, b: int, c: int) -> Sum:
+    low, high = sorted((a, b))
+    return Sum(
+        f"{a}+{b}-{c}=?", str(a + b - c), f"{a}+{b}={a + b} {a + b}-{c}={a + b - c} #{a + b - c}", f"{low}+{high}-{c}"
+    )

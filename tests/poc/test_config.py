@@ -1,0 +1,131 @@
+"""Every mistake in a configuration is one line that names key and value, before anything heavy is imported."""
+
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from poc import tasks
+from poc.config import DOMAIN_LEVELS, REWARDS, PilotConfig, RunConfig, load
+from poc.records import InputError
+
+WRONG = [  # kind, overrides, what the line must say
+    (RunConfig, ["train.stepz=3"], "unknown key 'train.stepz'; did you mean 'steps'?"),
+    (RunConfig, ["modle=lab:base"], "unknown key 'modle'; did you mean 'model'?"),
+    (RunConfig, ["models={}"], "did you mean 'model'?"),
+    (PilotConfig, ["model=lab:base"], "did you mean 'models'?"),
+    (RunConfig, ["train.steps=many"], "train.steps = 'many'"),
+    (RunConfig, ["train.steps=0"], "train.steps = 0"),
+    (RunConfig, ["train.steps=2.5"], "train.steps = 2.5"),
+    (RunConfig, ["train.steps=true"], "train.steps = True"),
+    (RunConfig, ["train.steps="], "train.steps = None"),
+    (RunConfig, ["train.group_size=1"], "train.group_size = 1"),
+    (RunConfig, ["train.temperature=0"], "train.temperature = 0"),
+    (RunConfig, ["train.temperature=.nan"], "train.temperature = nan"),
+    (RunConfig, ["train.learning_rate=-1e-5"], "train.learning_rate"),
+    (RunConfig, ["train.learning_rate=fast"], "train.learning_rate = 'fast'"),
+    (RunConfig, ["train.clip=1.0"], "train.clip = 1.0"),
+    (RunConfig, ["train.seed=-1"], "train.seed = -1"),
+    (RunConfig, ["train=3"], "train = 3"),
+    (RunConfig, ["train.steps=1", "train.steps.x=3"], "steps is not a section"),
+    (RunConfig, ["reward={self_certanty: 1.0}"], "unknown reward 'self_certanty'; did you mean 'self_certainty'?"),
+    (RunConfig, ["reward={verifiable: 0.0}"], "all weights are 0"),
+    (RunConfig, ["reward={}"], "reward = {}"),
+    (RunConfig, ["reward=verifiable"], "reward = 'verifiable'"),
+    (RunConfig, ["reward.verifiable=much"], "'much'"),
+    (RunConfig, ["data.domain=maths"], "did you mean 'math'?"),
+    (RunConfig, ["data.level=9"], "math has levels 0 to 3, got 9"),
+    (RunConfig, ["data.level=-1"], "data.level = -1"),
+    (RunConfig, ["data.holdout=1"], "data.holdout = 1"),
+    (RunConfig, ["data.file=a.csv", "data.dataset=b"], "keep one"),
+    (RunConfig, ["quantization=int4"], "quantization = 'int4'"),
+    (RunConfig, ["prompt.format=chatml"], "prompt.format = 'chatml'"),
+    (RunConfig, ["length_norm=max"], "length_norm = 'max'"),
+    (RunConfig, ["lora.rank=0"], "lora.rank = 0"),
+    (RunConfig, ["evaluate.every=0"], "evaluate.every = 0"),
+    (RunConfig, ["evaluate.samples=-3"], "evaluate.samples = -3"),
+    (PilotConfig, ["seeds=[]"], "seeds = []"),
+    (PilotConfig, ["seeds=[a]"], "'a'"),
+    (PilotConfig, ["seeds=[1, 1]"], "seeds"),
+    (PilotConfig, ["seeds=[-1]"], "-1"),
+    (PilotConfig, ["arms=[]"], "arms = []"),
+    (PilotConfig, ["arms=[{model: bass, reward: {random: 1}}]"], "did you mean 'base'?"),
+    (PilotConfig, ["arms=[{model: base, reward: {rnd: 1}}]"], "unknown reward 'rnd'"),
+    (PilotConfig, ["arms=[{modl: base, reward: {random: 1}}]"], "did you mean 'model'?"),
+    (PilotConfig, ["arms=[{model: base, reward: {random: 1}, name: ../x}]"], "../x"),
+    (PilotConfig, ["arms=[{model: base, reward: {random: 1}}, {model: base, reward: {random: 2}}]"], "name them"),
+    (RunConfig, ["steps"], "must read key.path=value"),
+    (RunConfig, ["=3"], "must read key.path=value"),
+    (RunConfig, ["train.steps=[1"], "cannot be read"),
+]
+
+
+@pytest.mark.parametrize("kind, overrides, says", WRONG, ids=[" ".join(o) for _, o, _ in WRONG])
+def test_wrong_values_are_one_line(kind, overrides, says):
+    with pytest.raises(InputError) as error:
+        load(kind, None, overrides)
+    assert "\n" not in str(error.value)
+    assert says in str(error.value)
+
+
+def leaves(tree, path=()):
+    for key, value in tree.items():
+        yield (*path, key)
+        if isinstance(value, dict) and value and key not in ("reward", "models"):
+            yield from leaves(value, (*path, key))
+
+
+@pytest.mark.parametrize("kind", [RunConfig, PilotConfig])
+def test_every_key_misspelt_or_twice_is_refused(kind, tmp_path):
+    tree = yaml.safe_load(yaml.safe_dump(kind().model_dump()))
+    paths = list(leaves(tree))
+    assert len(paths) > 35
+    for path in paths:
+        wrong = yaml.safe_load(yaml.safe_dump(tree))
+        section = wrong
+        for key in path[:-1]:
+            section = section[key]
+        section[path[-1] + "x"] = section.pop(path[-1])
+        file = tmp_path / "typo.yaml"
+        file.write_text(yaml.safe_dump(wrong))
+        with pytest.raises(InputError, match=f"{path[-1]}x"):
+            load(kind, str(file))
+    file.write_text("train: {steps: 1}\ntrain: {steps: 2}\n")
+    with pytest.raises(InputError, match="'train' is given twice"):
+        load(kind, str(file))
+
+
+def test_a_saved_configuration_loads_to_the_same(tmp_path):
+    config = load(RunConfig, None, ["train.learning_rate=1e-4", "reward={random: 1}", "data.level=2"], seed=3)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config.model_dump(), sort_keys=False))
+    assert load(RunConfig, str(tmp_path / "config.yaml")) == config
+    assert config.train.learning_rate == 1e-4 and config.train.seed == 3
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "just words", "a: &x [1]\nb: *x", "a: [1", "\x00", "a: !!python/name:os.system x"])
+def test_files_that_are_no_configuration(text, tmp_path):
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(InputError, match="c.yaml"):
+        load(RunConfig, str(tmp_path / "c.yaml"))
+
+
+def test_missing_file_names_the_nearest(tmp_path):
+    (tmp_path / "pilot.yaml").write_text("{}")
+    with pytest.raises(InputError, match="pilot.yaml"):
+        load(PilotConfig, str(tmp_path / "pilto.yaml"))
+
+
+def test_shipped_configurations_load():
+    assert load(PilotConfig, "lab") == PilotConfig()
+    for name in ("gpu-8gb", "gsm8k-cpu"):
+        assert load(PilotConfig, name).models
+
+
+def test_names_agree_with_the_code_they_stand_for():
+    assert {name: len(domain.LEVELS) for name, domain in tasks.DOMAINS.items()} == DOMAIN_LEVELS
+    code = "import sys, poc.config; assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    from poc.rewards import REWARDS as functions
+
+    assert tuple(functions) == REWARDS

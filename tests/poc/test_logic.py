@@ -1,0 +1,137 @@
+"""Knights and Knaves against a solver that knows nothing but the question's text."""
+
+import re
+from itertools import product
+from pathlib import Path
+from random import Random
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from poc.config import Data
+from poc.records import Example
+from poc.tasks import logic
+from poc.tasks.rows import read_rows
+
+PUBLIC = Path(__file__).parents[3] / "shared" / "data" / "kk_3_people_test.parquet"
+SEEDS = st.integers(0, 10**9)
+LEVELS = st.sampled_from(logic.LEVELS)
+GOLD = Example("x", "?", "Ann knight, Bob knave", "logic")
+
+
+def true_in(claim: str, world: dict[str, str]) -> bool:
+    """Truth of "if A is a knight then B is a knave" and its kin, by the words of the sentence."""
+    for word, rule in (
+        (" if and only if ", lambda p, q: p is q),
+        (" and ", lambda p, q: p and q),
+        (" or ", lambda p, q: p or q),
+    ):
+        if word in claim:
+            return rule(*(true_in(part, world) for part in claim.split(word)))
+    if claim.startswith("if "):
+        premise, conclusion = claim[3:].split(" then ")
+        return not true_in(premise, world) or true_in(conclusion, world)
+    name, kind = re.fullmatch(r"(\w+) is a (knight|knave)", claim).groups()
+    return world[name] == kind
+
+
+def solve(question: str) -> list[dict[str, str]]:
+    said = dict(sentence.split(": ") for sentence in question.removesuffix(".").split(". "))
+    worlds = (dict(zip(said, kinds, strict=True)) for kinds in product(("knight", "knave"), repeat=len(said)))
+    return [w for w in worlds if all(true_in(claim, w) is (w[name] == "knight") for name, claim in said.items())]
+
+
+def read(answer: str) -> dict[str, str]:
+    return dict(pair.split(" ") for pair in answer.split(", "))
+
+
+@settings(max_examples=60, deadline=None)
+@given(SEEDS, LEVELS)
+def test_every_puzzle_has_exactly_the_one_solution_it_states(seed, level):
+    puzzle = logic.make(Random(seed), level)
+    found = solve(puzzle.question)
+    assert found == [read(puzzle.answer)]
+    assert len(found[0]) == level + 2
+
+
+def test_the_solver_of_this_test_can_find_none_and_two():
+    assert solve("Ann: Ann is a knave. Bob: Ann is a knight.") == []
+    assert len(solve("Ann: Ann is a knight. Bob: Ann is a knight.")) == 2
+
+
+@settings(max_examples=60, deadline=None)
+@given(SEEDS, LEVELS)
+def test_a_worked_solution_tries_in_order_ends_in_the_gold_and_scores(seed, level):
+    puzzle = logic.make(Random(seed), level)
+    tries, mark, answer = puzzle.worked.partition(" #")
+    *failed, held = tries.split(" ")
+    assert (mark, answer) == (" #", puzzle.answer)
+    assert held == "".join("t" if kind == "knight" else "l" for kind in read(answer).values()) + "+"
+    assert [t[:-1] for t in failed] == ["".join(t) for t in product("tl", repeat=level + 2)][: len(failed)]
+    assert all(t.endswith("-") for t in failed)
+    verdict = logic.score(Example("x", puzzle.question, puzzle.answer, "logic", level), puzzle.worked)
+    assert verdict.correct and verdict.formatted and verdict.correct_anyhow
+
+
+@pytest.mark.parametrize(
+    "text,status,formatted,anyhow",
+    [
+        ("tt- tl+ #Ann knight, Bob knave", "correct", True, True),
+        ("#Bob is a knave and Ann is a knight.", "correct", True, True),
+        ("#(1) Ann is a knight\n(2) Bob is a knave", "correct", True, True),
+        ("####\n(1) Ann is a knight\n(2) Bob is a knave", "correct", True, True),
+        ("\\boxed{Ann: knight, Bob: knave}", "correct", True, True),
+        ("#Ann knight, Bob knave\nCheck: Ann knave lies.", "correct", False, True),
+        ("So Ann is a knight and Bob is a knave.", "unparsable", False, True),
+        ("#Ann knight, Bob knight", "wrong", True, False),
+        ("#Ann knave, Bob knight", "wrong", True, False),
+        ("#Ann knight, Ann knave", "unparsable", False, False),
+        ("#Ann knight, Ann knave, Bob knave", "unparsable", False, False),
+        ("#Ann knight, Bob knave, Ann knight, Bob knave", "unparsable", False, True),
+        ("#Ann knight, Bob knave, Ann knave, Bob knight", "unparsable", False, False),
+        ("#Ann knight or knave, Bob knave or knight", "unparsable", False, False),
+        ("#Ann knight, Bob not knight", "unparsable", False, False),
+        ("#Ann is not a knight, Bob is a knave", "unparsable", False, False),
+        ("#not Ann knight, Bob knave", "unparsable", False, True),
+        ("#Ann knight, Bob knave, Cid knave", "unparsable", False, False),
+        ("#Ann knight", "unparsable", False, False),
+        ("#", "unparsable", False, False),
+        ("", "unparsable", False, False),
+        ("#ann knight, bob knave", "unparsable", False, False),
+        ("Ann knight, " * 20_000 + "#Ann knight, Bob knave", "correct", True, True),
+    ],
+)
+def test_verdicts(text, status, formatted, anyhow):
+    verdict = logic.score(GOLD, text)
+    assert (verdict.status, verdict.formatted, verdict.correct_anyhow) == (status, formatted, anyhow)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["Ann", "Bob"]), st.sampled_from(["knight", "knave"])), max_size=5))
+def test_only_the_two_right_pairs_are_ever_correct(pairs):
+    text = "#" + ", ".join(f"{name} {kind}" for name, kind in pairs)
+    assert logic.score(GOLD, text).correct == (sorted(pairs) == [("Ann", "knight"), ("Bob", "knave")])
+
+
+def test_a_gold_that_names_nobody_is_the_callers_mistake():
+    with pytest.raises(ValueError, match="names nobody"):
+        logic.score(Example("x", "?", "who knows", "logic"), "#Ann knight")
+
+
+@pytest.mark.skipif(not PUBLIC.exists(), reason=f"{PUBLIC.name} is not here")
+def test_the_public_puzzles_gold_is_read_and_scored():
+    columns = "quiz", "solution_text_format"
+    rows = pq.read_table(PUBLIC).to_pylist()
+    golds = [row.values for row in read_rows(Data(file=str(PUBLIC), prompt=columns[0], answer=columns[1]))]
+    assert len(rows) == len(golds) == 100
+    for row, gold in zip(rows, golds, strict=True):
+        assert set(gold) == set(columns)
+        truth = {n: "knight" if k else "knave" for n, k in zip(row["names"], row["solution"], strict=True)}
+        assert logic.read_assignment(gold[columns[1]]) == truth
+        assert logic.read_assignment(row["solution_text"]) == truth
+        example = Example("x", gold[columns[0]], gold[columns[1]], "logic")
+        assert logic.score(example, f"I tried them all.\n#### {gold[columns[1]]}").correct
+        flipped = {"knight": "knave", "knave": "knight"}[truth[row["names"][0]]]
+        wrong = ", ".join(f"{n} {flipped if n == row['names'][0] else k}" for n, k in truth.items())
+        assert logic.score(example, f"#{wrong}").status == "wrong"

@@ -1,0 +1,51 @@
+"""Rewards against hand-worked numbers."""
+
+import math
+
+import pytest
+
+from poc import rewards
+from poc.records import Episode, Example, Group, Verdict
+
+
+def episode(logp=(-1.0,), entropy=(0.5,), certainty=(2.0,), status=None):
+    verdict = status and Verdict(status, True, False)
+    return Episode((1,) * len(logp), "", True, tuple(logp), tuple(entropy), tuple(certainty), verdict)
+
+
+def group(*episodes, seed=0):
+    return Group(Example("q1", "1+1=?", "2", "math"), (1, 2), episodes, seed)
+
+
+def test_internal_rewards_are_means_over_tokens():
+    g = group(episode((-1.0, -3.0), (0.5, 1.5), (2.0, 4.0)), episode((-0.5,), (0.25,), (1.0,)))
+    assert rewards.self_certainty(g) == [3.0, 1.0]
+    assert rewards.token_entropy(g) == [-1.0, -0.25]
+    assert rewards.trajectory_entropy(g) == [-2.0, -0.5]
+    assert rewards.trajectory_entropy(g, "sum") == [-4.0, -0.5]
+
+
+def test_sum_pays_for_short_answers_and_mean_does_not():
+    long, short = episode((-0.5,) * 10), episode((-1.0,) * 2)
+    mean = rewards.select(["trajectory_entropy"])["trajectory_entropy"](group(long, short))
+    total = rewards.select(["trajectory_entropy"], "sum")["trajectory_entropy"](group(long, short))
+    assert mean[0] > mean[1] and total[0] < total[1]
+
+
+def test_verifiable_is_binary_and_refuses_unlabelled():
+    assert rewards.verifiable(group(episode(status="correct"), episode(status="wrong"), episode(status="unparsable"))) == [1, 0, 0]
+    with pytest.raises(ValueError, match="q1 has no gold answer"):
+        rewards.verifiable(group(episode()))
+
+
+def test_random_ignores_the_completion_and_repeats_with_the_seed():
+    good, bad = [episode(status="correct")] * 64, [episode((-9.0,), status="wrong")] * 64
+    assert rewards.random(group(*good, seed=7)) == rewards.random(group(*bad, seed=7))
+    assert rewards.random(group(*good, seed=7)) != rewards.random(group(*good, seed=8))
+    assert 16 < sum(rewards.random(group(*good, seed=7))) < 48
+
+
+@pytest.mark.parametrize("values", [[1.0], [1.0, math.nan], [math.inf, 0.0], [None, 1.0], ["1", 1.0]])
+def test_a_bad_reward_is_an_error_that_names_it(values):
+    with pytest.raises(ValueError, match="reward mine: .*q1"):
+        rewards.apply("mine", lambda g: values, group(episode(), episode()))
