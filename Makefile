@@ -16,8 +16,6 @@ test: $(STAMP)
 	$(VENV)/bin/python -m pytest $(ARGS)
 
 # The stamp is written last. Without it .venv is unfinished, or was left so by an interrupted run, and is made anew.
-# Without a card torch is installed first and alone, from the index of its CPU builds where that can be reached:
-# the default one pulls gigabytes of CUDA.
 $(STAMP): setup.py pyproject.toml constraints-cpu.txt
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON): not found; use make PYTHON=/path/to/python3 (3.10 or newer)" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
@@ -30,8 +28,6 @@ $(STAMP): setup.py pyproject.toml constraints-cpu.txt
 		$(VENV)/bin/python -m pip install --quiet -e '.[dev]'; \
 	else \
 		echo "Installing into $(VENV), for the CPU (a few minutes)"; \
-		$(VENV)/bin/python -m pip install --quiet --no-deps --retries 1 --timeout 15 -c constraints-cpu.txt \
-			--extra-index-url https://download.pytorch.org/whl/cpu torch; \
 		$(VENV)/bin/python -m pip install --quiet -c constraints-cpu.txt -e '.[dev]'; \
 	fi
 	@touch $@

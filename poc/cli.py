@@ -1,4 +1,4 @@
-"""The command line: parse, call, print. Heavy libraries load only when a run needs them, so that --help is quick.
+"""The command line: parse, call, print. Heavy libraries load when a run needs them.
 
 Exit codes: 0 done, 2 the input is wrong (nothing was started), 1 a failure, 130 interrupted (the run folders are whole).
 """
@@ -106,7 +106,7 @@ def _run(config, jobs, out: Path, is_pilot: bool) -> None:
 
 
 def main() -> None:
-    """Entry point: an InputError is one line and exit code 2."""
+    """Entry point: wrong input is one line and exit code 2; a full disk and the like one line and 1."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries, to their callers
@@ -114,8 +114,16 @@ def main() -> None:
     try:
         app()
     except InputError as error:
-        print(f"poc: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
+        _end(2, str(error))
+    except KeyboardInterrupt:
+        _end(130, "stopped at once; `poc report FOLDER` shows what was finished")
+    except OSError as error:
+        _end(1, f"{error.filename or 'file system'}: {error.strerror or error}; what was written before is whole")
+
+
+def _end(code: int, message: str) -> None:
+    print(f"poc: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

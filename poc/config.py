@@ -1,7 +1,7 @@
 """Configuration: pydantic models, YAML in, an unknown key is an error, the resolved copy is saved with the run.
 
-Every key has a default, so that `poc train` and `poc pilot` run without a file. Whatever is wrong is an InputError of one
-line that names the key, the value and the nearest valid name, before any weights load.
+Every key has a default, so that `poc train` and `poc pilot` run without a file. Whatever is wrong is an InputError of
+one line that names the key, the value and the nearest valid name, before any weights load.
 """
 
 import difflib
@@ -281,7 +281,9 @@ def _one_line(kind: type[Section], error: ValidationError, where: str) -> str:
     key = ".".join(map(str, first["loc"]))
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
-        return f"config {where}: unknown key {key!r}{nearest(str(first['loc'][-1]), _keys(kind, first['loc'][:-1]))}{more}"
+        return (
+            f"config {where}: unknown key {key!r}{nearest(str(first['loc'][-1]), _keys(kind, first['loc'][:-1]))}{more}"
+        )
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error":  # our own words name key and value already
         return f"config {where}: {key + '.' if key else ''}{message}{more}"

@@ -41,7 +41,9 @@ def measure(target: str, out: Path | None, overrides: list[str]) -> dict:
 def _of_run(folder: Path, overrides: list[str]) -> tuple[RunConfig, Path]:
     checkpoints = sorted(folder.glob("checkpoints/step-*"))
     if not checkpoints:
-        raise InputError(f"{folder}: no checkpoint in it: name a run folder (a pilot's are in its arms/ folder) or a model")
+        raise InputError(
+            f"{folder}: no checkpoint in it: name a run folder (a pilot's are in its arms/ folder) or a model"
+        )
     recorded = json.loads((folder / "environment.json").read_text())["model"]["prompt_format"]
     overrides = [f"prompt.format={recorded}", *overrides]  # "auto" would not know the model's role in the pilot
     return load(RunConfig, str(folder / "config.yaml"), overrides), checkpoints[-1]

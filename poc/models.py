@@ -2,18 +2,23 @@
 
 logits = softcap(hidden @ W^T + b). `Policy.body` gives hidden, `Policy.head` holds W, b and the cap, so that the loss
 can be computed without logits (vocab_kernels.linear_token_stats). LoRA (Hu et al. 2021; on NF4: Dettmers et al. 2023):
-W' = W + (alpha / rank) * B A in every linear layer of the body, never in the head. No gradient checkpointing, no sampling.
+W' = W + (alpha / rank) * B A in every linear layer of the body, never in the head. Not here: sampling, the optimizer,
+gradient checkpointing.
 """
 
 import copy
 import json
+import math
+import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from bitsandbytes.nn import Linear4bit
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
@@ -50,7 +55,7 @@ class Policy:
     prompt_format: str  # the default one: bare, plain or chat
 
     def body(self, input_ids, attention_mask=None, position_ids=None, past_key_values=None, use_cache=False):
-        """input_ids [B, L] -> (hidden states after the final norm [B, L, H], past_key_values). Never computes logits."""
+        """input_ids [B, L] -> (hidden states after the final norm [B, L, H], past_key_values). Computes no logits."""
         out = self.model.get_base_model().get_decoder()(
             input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids,
             past_key_values=past_key_values, use_cache=use_cache,
@@ -67,12 +72,19 @@ class Policy:
         return [p for p in self.model.parameters() if p.requires_grad]
 
     def reset_adapter(self, seed: int) -> None:
-        """A fresh adapter: the policy is the start model again. Draws on `seed` only; no global random state changes."""
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
-            for module in self.model.modules():
-                if isinstance(module, LoraLayer):
-                    module.reset_lora_parameters("default", True)
+        """A fresh adapter: A uniform as in nn.Linear, B zero, so that the policy is the start model again.
+
+        The same `seed` gives the same adapter on every device: the draws are made on the CPU, from their own generator.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        for module in self.model.modules():
+            if isinstance(module, LoraLayer):
+                a, b = module.lora_A["default"].weight, module.lora_B["default"].weight
+                fresh = torch.empty(a.shape)
+                torch.nn.init.kaiming_uniform_(fresh, a=math.sqrt(5), generator=generator)
+                with torch.no_grad():
+                    a.copy_(fresh)
+                    b.zero_()
 
     def save_adapter(self, folder: str | Path) -> None:
         """Write adapter_model.safetensors and adapter_config.json, as PEFT reads them, the same bytes each time."""
@@ -91,21 +103,22 @@ def load_policy(
 ) -> Policy:  # fmt: skip
     """Load `source` (see poc.sources) as a policy in eval mode; `adapter`: a folder that `save_adapter` wrote.
 
-    quantization: "nf4" | "none" | None (nf4 on CUDA, none on the CPU). The LoRA's start depends on `seed` only; no global
-    random state changes. Raises InputError for a source, an adapter or an architecture that cannot be used.
+    quantization: "nf4" | "none" | None (nf4 on CUDA, none on the CPU). The fresh LoRA depends on `seed` only, and no
+    global random state changes. Raises InputError for a source, an adapter or an architecture that cannot be used.
     """
     located = locate(source)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     dtype = _dtype(device)
     tokenizer = AutoTokenizer.from_pretrained(located.folder, trust_remote_code=False)
     base = _base_model(source, located, device, dtype, quantization or ("nf4" if device.type == "cuda" else "none"))
-    stop_ids = _stop_ids(base, tokenizer)
+    stop_ids = _stop_ids(source, base, tokenizer)
     head = _head(source, base, tokenizer)
-    model = _with_lora(base, source, located, lora_rank, lora_alpha, seed)
-    if adapter is not None:
-        _load_adapter(model, Path(adapter))
+    model = _with_lora(base, source, located, lora_rank, lora_alpha)
     style = default_format(source, tokenizer)
     policy = Policy(model, tokenizer, source, located.fingerprint, head, stop_ids, device, dtype, style)
+    policy.reset_adapter(seed)
+    if adapter is not None:
+        _load_adapter(model, Path(adapter))
     _check_head(policy)
     return policy
 
@@ -131,10 +144,29 @@ def _base_model(source: str, located: Located, device, dtype, quantization: str)
         raise InputError(f"model: {source} cannot be loaded as a causal language model: {reason}") from error
     if info["missing_keys"]:  # transformers would start them at random
         raise InputError(f"model: {source}: the weights lack {sorted(info['missing_keys'])[0]}: save the model again")
+    if device.type == "cpu":
+        _mend_nf4_on_cpu(source, model)
     return model.eval()
 
 
-def _with_lora(base, source: str, located: Located, rank: int, alpha: float, seed: int) -> PeftModel:
+def _mend_nf4_on_cpu(source: str, model: PreTrainedModel) -> None:
+    """Avoid two silent errors of bitsandbytes 0.50 on the CPU.
+
+    A layer that it repacks for AVX512-BF16 in eval mode loses its gradient: never repack. One whose rows are not whole
+    blocks is dequantised with the wrong scales: InputError.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
+            block = module.weight.quant_state.blocksize
+            if module.in_features % block:
+                raise InputError(
+                    f"quantization: nf4 on the CPU needs a multiple of {block} inputs in every layer, and of {source} "
+                    f"{name} has {module.in_features}: set quantization: none"
+                )
+
+
+def _with_lora(base, source: str, located: Located, rank: int, alpha: float) -> PeftModel:
     """LoRA in float32 on every linear layer but the head.
 
     Of prepare_model_for_kbit_training only the freezing is wanted, and get_peft_model does it: casting the norms, the
@@ -144,8 +176,8 @@ def _with_lora(base, source: str, located: Located, rank: int, alpha: float, see
     config = LoraConfig(
         r=rank, lora_alpha=alpha, lora_dropout=0.0, bias="none", task_type="CAUSAL_LM", target_modules="all-linear"
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # PEFT draws on the CPU, then moves
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():  # PEFT draws a start that reset_adapter replaces
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")  # between PEFT and transformers
         model = get_peft_model(base, config, autocast_adapter_dtype=True)
     saved = model.peft_config["default"]
     saved.base_model_name_or_path, saved.revision = source, located.revision
@@ -157,7 +189,7 @@ def _load_adapter(model: PeftModel, folder: Path) -> None:
     try:
         state = load_file(folder / ADAPTER)
         saved = json.loads((folder / "adapter_config.json").read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise InputError(
             f"adapter: {folder} holds no readable adapter ({error}): give a folder with {ADAPTER}"
         ) from None
@@ -186,24 +218,33 @@ def _head(source: str, base: PreTrainedModel, tokenizer) -> Head:
     return Head(linear.weight.detach(), None if bias is None else bias.detach(), softcap, size)
 
 
-def _stop_ids(base: PreTrainedModel, tokenizer) -> frozenset[int]:
+def _stop_ids(source: str, base: PreTrainedModel, tokenizer) -> frozenset[int]:
     """Ends of text and of turn: a base model's generation config may not name the chat's end token, and vice versa."""
     ends = base.generation_config.eos_token_id if base.generation_config else None
     ends = list(ends) if isinstance(ends, list | tuple) else [ends]
-    return frozenset(i for i in (*ends, tokenizer.eos_token_id, *end_of_turn_ids(tokenizer)) if i is not None)
+    ids = frozenset(i for i in (*ends, tokenizer.eos_token_id, *end_of_turn_ids(tokenizer)) if i is not None)
+    if not ids:
+        raise InputError(
+            f"model: {source} has no token that ends an answer: set eos_token_id in generation_config.json"
+        )
+    return ids
 
 
 @torch.no_grad()
 def _check_head(policy: Policy) -> None:
-    """Some architectures scale their logits (Cohere, Granite): refuse what hidden @ head does not reproduce."""
+    """Refuse logits that hidden @ head does not reproduce (Cohere and Granite scale theirs) or that are not finite."""
     ids = torch.arange(min(8, policy.head.vocab_size), device=policy.device)[None]
     hidden, _ = policy.body(ids)
     ours = torch.nn.functional.linear(hidden, policy.head.weight, policy.head.bias)
     if cap := policy.head.softcap:
         ours = cap * torch.tanh(ours / cap)
     theirs = policy.model(ids).logits
+    if not theirs.isfinite().all():
+        raise InputError(
+            f"model: {policy.source} gives logits that are not finite in {policy.dtype}: use another model"
+        )
     tolerance = 1e-3 if policy.dtype == torch.float32 else 5e-2
-    if not (ours - theirs).abs().max() <= tolerance * theirs.abs().max():
+    if (ours - theirs).abs().max() > tolerance * theirs.abs().max():
         raise InputError(
             f"model: {policy.source}: its logits are not hidden @ head (model_type "
             f"{policy.model.config.model_type}): this kit does not know this architecture"

@@ -1,12 +1,13 @@
 """Advantages and the clipped policy loss: pure functions of tensors.
 
-    A_i = sum_parts w_part (r_i - mean(r)) / (std(r) + 1e-4)        over the G completions of one prompt, each part by itself
+    A_i = sum_parts w_part (r_i - mean(r)) / (std(r) + 1e-4)    over the G completions of one prompt, part by part
     L   = -(1/N) sum_tokens min(rho A, clip(rho, 1-c, 1+c) A) + beta * k3,       rho = exp(logp - logp_old)
     k3  = exp(d) - d - 1,  d = logp_start - logp                    (unbiased, never negative: Schulman's k3)
 
 N counts all completion tokens of the step, so that micro-batches add up to the same loss. logp_old is what the sampler
-recorded for the token it drew. std has ddof 1, as in the GRPO codes. Normalising the parts separately before mixing is what
-Intuitor's hybrid does: no part drowns the other by its scale. Not here: value functions, entropy bonuses, length penalties.
+recorded for the token it drew. std has ddof 1, as in the GRPO codes. Normalising the parts separately before mixing is
+what Intuitor's hybrid does: no part drowns the other by its scale. Not here: value functions, entropy bonuses, length
+penalties.
 """
 
 from typing import NamedTuple

@@ -1,8 +1,9 @@
 """The pilot: arms over seeds, one run folder each, on the same data and the same start models.
 
 Everything that can be wrong in the input is checked before any weights load: configuration, model names, files, rows,
-labels. Then each model is loaded once, and each arm starts from it with a fresh adapter. The measurement of a start model
-is shared by its arms: a fresh adapter changes nothing, so its numbers are theirs. `poc train` is a pilot of one arm.
+labels. Then each model is loaded once, and each arm starts from it with a fresh adapter. The measurement of a start
+model is shared by its arms: a fresh adapter changes nothing, so its numbers are theirs. `poc train` is a pilot of one
+arm.
 """
 
 import time
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from poc import runfolder, sources, tasks
-from poc.config import PilotConfig, RunConfig
+from poc.config import Arm, PilotConfig, RunConfig
 from poc.display import Watch
 from poc.records import Example, InputError, Split
 
@@ -35,10 +36,15 @@ def jobs_of(config: PilotConfig, out: Path) -> list[Job]:
     """All runs of a pilot, grouped by model so that one model at a time is in memory."""
     roles = list(config.models)
     return [
-        Job(out / "arms" / f"{arm.label}-seed{seed}", f"{arm.label}-seed{seed}", arm.model, resolve(config.run_config(arm, seed)))
+        _job(config, arm, seed, out)
         for arm in sorted(config.arms, key=lambda arm: roles.index(arm.model))
         for seed in config.seeds
-    ]  # fmt: skip
+    ]
+
+
+def _job(config: PilotConfig, arm: Arm, seed: int, out: Path) -> Job:
+    name = f"{arm.label}-seed{seed}"
+    return Job(out / "arms" / name, name, arm.model, resolve(config.run_config(arm, seed)))
 
 
 def resolve(config: RunConfig) -> RunConfig:
@@ -141,7 +147,7 @@ def _run_job(job: Job, policy, data: Data, watch: Watch, interrupted, start: dic
 
 
 def _start_evaluation(known: dict[str, dict], form: str, policy, data: Data, config: RunConfig, encode) -> dict:
-    """The start model's evaluation, measured once per prompt format; only the arm that measured it is charged the time."""
+    """The start model's evaluation, measured once per prompt format, at the cost of the first arm."""
     from poc.evaluate import evaluate
 
     if form in known:

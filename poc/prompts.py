@@ -17,7 +17,7 @@ MARK = "xyzzy"  # stands for a message while a template is tried
 
 
 def default_format(source: str, tokenizer, role: str | None = None) -> str:
-    """ "bare" for lab:base (and a mix that starts with it), "plain" for role "base" or without a template, else "chat"."""
+    """bare for lab:base (and a mix that starts with it), plain for the role base or without a template, else chat."""
     if first_part(source) == "lab:base":
         return "bare"
     return "chat" if tokenizer.chat_template and role != "base" else "plain"
@@ -26,8 +26,8 @@ def default_format(source: str, tokenizer, role: str | None = None) -> str:
 def render(question: str | Messages, tokenizer, style: str, instruction: str = "") -> list[int]:
     """Token ids of the prompt; `style` is bare (which has no place for an instruction), plain or chat.
 
-    The begin-of-text token appears as the tokenizer adds it to plain text, and never twice. Raises InputError when the chat
-    template is missing or refuses the messages.
+    The begin-of-text token appears as the tokenizer adds it to plain text, and never twice. Raises InputError when the
+    chat template is missing or refuses the messages.
     """
     if style == "chat":
         return _chat_ids(_chat_text(question, tokenizer, instruction), tokenizer)

@@ -55,8 +55,8 @@ class Verdict:
 class Episode:
     """One sampled completion of n tokens, the end token included, with the statistics of the distribution that drew it.
 
-    `finished` is False when the length limit cut the completion off. `logp`, `entropy`, `self_certainty`: n floats each,
-    of the tempered, untruncated distribution. `verdict` is None where the example has no gold answer.
+    `finished` is False when the length limit cut the completion off. `logp`, `entropy`, `self_certainty`: n floats
+    each, of the tempered, untruncated distribution. `verdict` is None where the example has no gold answer.
     """
 
     token_ids: tuple[int, ...]

@@ -1,9 +1,9 @@
 """Groups of sampled completions with their token statistics.
 
-A prompt is computed once, its cache is expanded to the rows that continue it, and a finished row leaves the batch. Tokens
-come from the untruncated tempered softmax over the real vocabulary, by inverse transform sampling: row i uses the i-th row
-of one table of uniform numbers, so that what a row draws does not depend on which other rows are still alive. The
-statistics are taken from the same logits. Not here: top-k, top-p, stop strings, beam search.
+A prompt is computed once, its cache is expanded to the rows that continue it, and a finished row leaves the batch.
+Tokens come from the untruncated tempered softmax over the real vocabulary, by inverse transform sampling: row i uses
+the i-th row of one table of uniform numbers, so that what a row draws does not depend on which other rows are still alive.
+The statistics are taken from the same logits. Not here: top-k, top-p, stop strings, beam search.
 """
 
 from collections.abc import Sequence
@@ -29,8 +29,8 @@ class _Row:
 
 
 def sample(
-    policy: Policy, prompts: Sequence[Sequence[int]], copies: int, *, max_new_tokens: int, temperature: float, seed: int,
-    max_rows: int = 1024,
+    policy: Policy, prompts: Sequence[Sequence[int]], copies: int, *, max_new_tokens: int, temperature: float,
+    seed: int, max_rows: int = 1024,
 ) -> list[list[Episode]]:  # fmt: skip
     """`copies` completions of each prompt; temperature 0 is greedy, with the statistics of temperature 1.
 
@@ -42,7 +42,9 @@ def sample(
     episodes = []
     for start in range(0, len(prompts), step):
         chunk = prompts[start : start + step]
-        rows = _sample_chunk(policy, chunk, copies, temperature, uniform[start * copies : (start + len(chunk)) * copies])
+        rows = _sample_chunk(
+            policy, chunk, copies, temperature, uniform[start * copies : (start + len(chunk)) * copies]
+        )
         episodes += [_episode(policy, row) for row in rows]
     return [episodes[i : i + copies] for i in range(0, len(episodes), copies)]
 
@@ -80,7 +82,7 @@ def _sample_chunk(policy: Policy, prompts, copies: int, temperature: float, unif
 
 
 def left_pad(prompts: Sequence[Sequence[int]], policy: Policy) -> tuple[Tensor, Tensor]:
-    """Prompts of unlike length as (token ids [P, L], mask [P, L]), padded on the left with id 0, which the mask hides."""
+    """Prompts of unlike length as (token ids [P, L], mask [P, L]), padded on the left with id 0 (masked)."""
     width = max(map(len, prompts))
     ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts])
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
@@ -109,9 +111,7 @@ def _episode(policy: Policy, row: _Row) -> Episode:
     finished = row.token_ids[-1] in policy.stop_ids
     shown = row.token_ids[:-1] if finished else row.token_ids
     text = policy.tokenizer.decode(shown, skip_special_tokens=True)
-    return Episode(
-        tuple(row.token_ids), text, finished, tuple(row.logp), tuple(row.entropy), tuple(row.self_certainty)
-    )
+    return Episode(tuple(row.token_ids), text, finished, tuple(row.logp), tuple(row.entropy), tuple(row.self_certainty))
 
 
 def graded(example: Example, episode: Episode) -> Episode:
@@ -126,7 +126,13 @@ def rollout(policy: Policy, examples: Sequence[Example], prompts: Sequence[Seque
             max_new_tokens: int, temperature: float, seed: int, max_rows: int = 1024) -> list[Group]:  # fmt: skip
     """One Group of `group_size` graded episodes per example; `prompts` are the examples' token ids."""
     drawn = sample(
-        policy, prompts, group_size, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, max_rows=max_rows
+        policy,
+        prompts,
+        group_size,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        seed=seed,
+        max_rows=max_rows,
     )
     return [
         Group(example, tuple(prompt), tuple(graded(example, e) for e in episodes), seed)

@@ -1,6 +1,7 @@
 """A run is a folder. This file alone writes it; everything else (report, comparison) only reads it.
 
-    config.yaml  environment.json  steps.jsonl  samples.jsonl  evaluations/step-000010.json  checkpoints/step-000010/  outcome.json
+    config.yaml  environment.json  steps.jsonl  samples.jsonl  outcome.json
+    evaluations/step-000010.json  checkpoints/step-000010/
 
 Lines are flushed as they are written; a JSON file appears whole or not at all (written aside, then renamed).
 """
@@ -67,7 +68,13 @@ class RunFolder:
         seconds = {"total": total, **self.seconds}
         write_json(
             self.path / "outcome.json",
-            {"status": status, "reason": reason, "steps": self.steps, "seconds": seconds, "peak_memory_mib": peak_memory_mib()},
+            {
+                "status": status,
+                "reason": reason,
+                "steps": self.steps,
+                "seconds": seconds,
+                "peak_memory_mib": peak_memory_mib(),
+            },
         )
 
 
@@ -78,7 +85,9 @@ def create_empty(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"--out {path}: cannot be made ({error.strerror}); name a folder that you may write to") from None
+        raise InputError(
+            f"--out {path}: cannot be made ({error.strerror}); name a folder that you may write to"
+        ) from None
 
 
 def write_config(path: Path, config) -> None:
@@ -118,7 +127,7 @@ def peak_memory_mib() -> float:
 
 
 def environment() -> dict:
-    """What a reader needs to repeat the run: versions, commit, hardware, command, start time. No environment variable."""
+    """What a reader needs to repeat the run: versions, commit, hardware, command, start. No environment variable."""
     commit, dirty = _commit()
     return {
         "kit": __version__,

@@ -30,9 +30,9 @@ STRUCTURE = (
 class Wheel:
     """A GGUF file inside Python packages.
 
-    `parts`: (import package, path inside it), joined in order. `structure`: what its config will say, so that a mix can be
-    refused before the file is read. `split_digits`: transformers reads a GGUF's vocabulary and merges but not its rule for
-    splitting text; this file's rule ("smollm") takes every digit apart first.
+    `parts`: (import package, path inside it), joined in order. `structure`: what its config will say, so that a mix can
+    be refused before the file is read. `split_digits`: transformers reads a GGUF's vocabulary and merges but not its
+    rule for splitting text; this file's rule ("smollm") takes every digit apart first.
     """
 
     parts: tuple[tuple[str, str], ...]
@@ -76,12 +76,12 @@ def check_source(source: str) -> None:
 
 def parse_mix(source: str) -> tuple[str, str, float]:
     """("A", "B", m) of "mix:A+B@m". Raises InputError when it is malformed, nested, or m is outside [0, 1]."""
+    if "mix:" in source[4:]:
+        raise InputError(f"model: {source!r} nests a mix in a mix: mix two models that are not mixes themselves")
     found = MIX.fullmatch(source)
     if not found:
         raise InputError(f"model: cannot read {source!r}: write mix:A+B@m, for example mix:lab:base+lab:instruct@0.5")
     first, second, share = (text.strip() for text in found.groups())
-    if "mix:" in (first[:4], second[:4]):
-        raise InputError(f"model: {source!r} nests a mix in a mix: mix two models that are not mixes themselves")
     try:
         m = float(share)
     except ValueError:
@@ -101,7 +101,7 @@ def local_folder(source: str) -> Path | None:
     if source in LABS:
         return LAB / source.removeprefix("lab:")
     path = Path(source).expanduser()
-    return path if path.is_dir() else None
+    return path if source and path.is_dir() else None
 
 
 def wheel_parts(source: str) -> list[Path]:
@@ -162,10 +162,9 @@ def _field(config: dict, name: str):
 
 
 def _check_single(source: str) -> None:
-    prefix = source.split(":")[0]
     if source in WHEELS:
         wheel_parts(source)
-    elif prefix in ("lab", "wheel") and source not in LABS:
+    elif source.startswith(("lab:", "wheel:")) and source not in LABS:
         raise InputError(f"model: unknown {source!r}{nearest(source, (*LABS, *WHEELS))}")
     elif source in LABS and not (local_folder(source) / "config.json").is_file():
         raise InputError(f"model: {source} is not in {local_folder(source)}: make it with: python -m poc.lab")

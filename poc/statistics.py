@@ -1,16 +1,16 @@
 """Estimates with their uncertainty: pure functions of numbers, no model, file or clock.
 
 The unit is the prompt: completions of one prompt are alike, so every interval resamples whole prompts, never single
-completions. Intervals say how far the figure may lie from the one over all prompts of this kind; they hold nothing of the
-variation between training runs. The method is the BCa bootstrap (Efron 1987) at levels widened for small n as the t
+completions. Intervals say how far the figure may lie from the one over all prompts of this kind; they hold nothing of
+the variation between training runs. The method is the BCa bootstrap (Efron 1987) at levels widened for small n as the t
 interval is (Hesterberg 2015, "expanded percentile"):
 
     z' = sqrt(n/(n-1)) t_{n-1, a},   level(z') = Phi(z0 + (z0 + z') / (1 - acc (z0 + z')))
 
 z0 from the share of resamples below the estimate, acc from the third moment of the influence. Measured coverage of
-nominal 95 %, means of four Bernoulli draws: 0.93 to 0.97 for n = 16 to 256 at means 0.3 to 0.9 and for paired differences;
-at means 0.01 and 0.05 down to 0.89 (plain percentile: 0.83). Where all values are equal a bootstrap is silent: see
-bootstrap_interval.
+nominal 95 %, means of four Bernoulli draws: 0.93 to 0.97 for n = 16 to 256 at means 0.3 to 0.9 and for paired
+differences; at means 0.01 and 0.05 down to 0.89 (plain percentile: 0.83). Where all values are equal a bootstrap is
+silent: see bootstrap_interval.
 """
 
 from collections.abc import Callable, Sequence
@@ -40,9 +40,9 @@ def bootstrap_interval(
 ) -> Interval:
     """Mean of `values` [n], one per prompt, with its BCa bootstrap interval.
 
-    `bounds`: the range a value can have; (0, 1) is assumed when all values lie in it. If all n values equal c, the share
-    of prompts that would differ is at most p = 1 - (alpha/2)^(1/n) (Clopper and Pearson 1934; about 3.7/n at 95 %), so the
-    interval is [c - p (c - lowest), c + p (highest - c)]; without bounds the ends are None.
+    `bounds`: the range a value can have; (0, 1) is assumed when all values lie in it. If all n values equal c, the
+    share of prompts that would differ is at most p = 1 - (alpha/2)^(1/n) (Clopper and Pearson 1934; about 3.7/n at
+    95 %), so the interval is [c - p (c - lowest), c + p (highest - c)]; without bounds the ends are None.
     Raises ValueError for an empty sample or one that is not finite.
     """
     x = _sample(values, "values")
@@ -118,11 +118,11 @@ def pass_at_k(n: int, c: int, k: int) -> float:
 
 
 def expected_calibration_error(confidence: Sequence[float], correct: Sequence[float], bins: int = 10) -> float:
-    """Mean gap between confidence and accuracy over equal bins ((m-1)/M, m/M], weighted by count (Guo et al. 2017, eq. 3).
+    """Mean gap between confidence and accuracy over equal bins ((m-1)/M, m/M], by count (Guo et al. 2017, eq. 3).
 
     `confidence` [n] in [0, 1], `correct` [n] of 0 or 1. Raises ValueError outside these ranges. Biased upwards when few
-    completions share a bin: at a true 0.06 its 95 % bootstrap interval held the truth in 24 % of samples of 32 prompts and
-    73 % of 128; at a true 0.19 in 94 % and 85 %.
+    completions share a bin: at a true 0.06 its 95 % bootstrap interval held the truth in 24 % of samples of 32 prompts
+    and 73 % of 128; at a true 0.19 in 94 % and 85 %.
     """
     p, y = _labelled(confidence, correct)
     if p.min() < 0 or p.max() > 1:

@@ -1,9 +1,9 @@
 """The loop: one call per stage, in order.
 
-    examples -> rollout -> rewards -> advantages -> policy update -> record, every few steps an evaluation and a checkpoint
+    examples -> rollout -> rewards -> advantages -> policy update -> record; every few steps an evaluation, a checkpoint
 
-Every random draw is seeded by (seed, purpose, step), never by what was drawn before: a step depends on the weights and its
-number alone. It does not stop what collapses (the guard's work) and knows nothing of reports.
+Every random draw is seeded by (seed, purpose, step), never by what was drawn before: a step depends on the weights and
+its number alone. It does not stop what collapses and knows nothing of reports.
 """
 
 import hashlib
@@ -32,8 +32,8 @@ def train(
 ) -> str:  # fmt: skip
     """Train `policy` on data["train"], evaluate on data["holdout"], write `folder`; "done" or "interrupted".
 
-    `encode` gives an example's prompt tokens; `interrupted` is asked after each step; `watch` sees each record; `start` is
-    the evaluation of the start model.
+    `encode` gives an example's prompt tokens; `interrupted` is asked after each step; `watch` sees each record; `start`
+    is the evaluation of the start model.
     """
     options = config.train
     functions = rewards.select(config.reward, config.length_norm)

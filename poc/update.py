@@ -1,8 +1,8 @@
 """The policy update: groups and advantages in, one optimizer step per inner epoch out.
 
 A TokenBatch holds prompt and completion side by side, padded on the right; only completion tokens, the end token
-included, are trained. No logits exist: the loss asks `linear_token_stats` for the log-probabilities of the hidden states.
-Nothing reaches the weights unless loss and gradient norm are finite.
+included, are trained. No logits exist: the loss asks `linear_token_stats` for the log-probabilities of the hidden
+states. Nothing reaches the weights unless loss and gradient norm are finite.
 """
 
 import math

@@ -9,7 +9,7 @@ Gradients reach logits, hidden, weight and bias; a second derivative is refused.
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import FunctionCtx
 
 from vocab_kernels.reference import TokenStats
 from vocab_kernels.tiles import Rows, Upstream
@@ -39,6 +39,11 @@ def linear_token_stats(layer: Layer, options: Options, entropy_grad: bool) -> To
     return TokenStats(*linear_stats(layer, options, None)[:3])
 
 
+def _refuse_second_derivative() -> None:
+    if torch.is_grad_enabled():  # in a backward pass: create_graph=True
+        raise RuntimeError("create_graph=True: only backend='reference' has second derivatives")
+
+
 class _LogitsStats(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, logits: Tensor, index: Tensor | None, targets: Tensor, width: int, options: Options):
@@ -49,8 +54,8 @@ class _LogitsStats(torch.autograd.Function):
         return tuple(out[:3])
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: FunctionCtx, *upstream: Tensor | None):
+        _refuse_second_derivative()
         logits, index, targets, *saved = ctx.saved_tensors
         rows = Rows(*saved)
         with torch.autocast(logits.device.type, enabled=False):
@@ -84,8 +89,8 @@ class _LinearStats(torch.autograd.Function):
         return tuple(stats[:3])
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: FunctionCtx, logp: Tensor | None, entropy: Tensor | None, certainty: Tensor | None):
+        _refuse_second_derivative()
         hidden, weight, bias, targets, first, second, *saved = ctx.saved_tensors
         rows = Rows(*saved)
         with torch.autocast(weight.device.type, enabled=False):

@@ -80,7 +80,7 @@ def temperature(value: float | Tensor, targets: Tensor) -> float | Tensor:
         return float(value)
     shape = f"temperature has shape {tuple(value.shape)}"
     require(value.shape == targets.shape, f"{shape}: a float or {tuple(targets.shape)}, as in targets, is needed")
-    require(not value.requires_grad, "temperature requires grad: there is no gradient for it; pass temperature.detach()")
+    require(not value.requires_grad, "temperature requires grad, but gets none: pass temperature.detach()")
     bad = value[~((value > 0) & (value < math.inf))]
     if bad.numel():
         raise ValueError(f"temperature holds {bad[0].item()}: positive numbers are needed")

@@ -6,7 +6,7 @@ With z = cap(x) / T over the columns that are not -inf (K of them), cap(x) = c t
 
     logp            = z_y - logsumexp(z)
     entropy         = -sum_v p_v log p_v
-    self_certainty  = KL(U || p) = logsumexp(z) - mean(z) - log K
+    self_certainty  = KL(U || p) = -mean_v log p_v - log K = logsumexp(z) - mean(z) - log K
 
 Self-certainty: Kang et al. 2025 (arXiv 2502.18581); as a reward: Zhao et al. 2025 (Intuitor, arXiv 2505.19590).
 """
@@ -44,14 +44,13 @@ def token_stats(
     """logits [n, V], targets [n] in range, temperature a float or [n, 1]; the three outputs [n]."""
     z = tempered(logits.to(compute_dtype(logits)), temperature, softcap)
     live = ~z.isneginf()
-    lse = z.logsumexp(-1)
-    own = z.gather(-1, targets[:, None]).squeeze(-1)
-    logp = own - lse
-    logp = torch.where(own.isneginf(), logp.detach(), logp)  # an impossible token: the constant -inf, gradient 0
-    log_p = z - lse[:, None]
-    entropy = -(log_p.exp() * torch.where(live, log_p, 0.0)).sum(-1)
+    log_p = z.log_softmax(-1)
+    logp = log_p.gather(-1, targets[:, None]).squeeze(-1)
+    logp = torch.where(logp.isneginf(), logp.detach(), logp)  # an impossible token: the constant -inf, gradient 0
+    finite = torch.where(live, log_p, 0.0)
+    entropy = -(log_p.exp() * finite).sum(-1)
     count = live.sum(-1).to(z.dtype)
-    certainty = lse - torch.where(live, z, 0.0).sum(-1) / count - count.log()
+    certainty = -finite.sum(-1) / count - count.log()
     return TokenStats(logp, entropy if entropy_grad else entropy.detach(), certainty)
 
 

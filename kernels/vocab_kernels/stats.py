@@ -1,8 +1,8 @@
-"""The public functions: check what is asked for, drop the tokens that are left out, choose a backend, restore the shape.
+"""The public functions: check what is asked for, drop the ignored tokens, choose a backend, restore the shape.
 
-What each backend computes is defined in reference.py. Masked tokens (-inf logits) contribute nothing to the entropy, are
-left out of the self-certainty mean, and receive no gradient. Neither NaN nor +inf is hidden: where a row holds one, or
-holds nothing but -inf, the outputs of that row are NaN.
+What each backend computes is defined in reference.py. Masked tokens (-inf logits) contribute nothing to the entropy,
+are left out of the self-certainty mean, and receive no gradient. Neither NaN nor +inf is hidden: where a row holds
+one, or holds nothing but -inf, the outputs of that row are NaN.
 """
 
 import torch

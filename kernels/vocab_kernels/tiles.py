@@ -6,8 +6,8 @@ A row (one token) is folded tile by tile. With m the highest z so far and o its 
     moment = sum_v e^(z_v - m) (z_v - m)     so that entropy = log s - moment / s has no cancellation
     total  = sum_v (z_v - m), count          over the columns that are not -inf
 
-and a higher maximum m' rescales it by r = e^(m - m'), d = m - m':  others' = r others + tile, moment' = r (moment + d s)
-+ tile, total' = total + count d + tile; of the two tops (1 and r) the smaller joins `others`.
+and a higher maximum m' rescales it, with d = m - m' and r = e^d: others' = r others + tile, moment' = r (moment + d s)
++ tile, total' = total + count d + tile. Of the old top (now r) and the tile's top the smaller joins `others`.
 
 Nothing here knows where logits come from or keeps a gradient tape.
 """
@@ -129,9 +129,9 @@ class Rows(NamedTuple):
     s: Tensor  # sum_v e^(z_v - m)
     mean: Tensor  # sum_v p_v (z_v - m)
     count: Tensor  # columns that are not -inf
-    own: Tensor  # z_y - m, finite
+    own: Tensor  # z_y - m
     p: Tensor  # p_y
-    q: Tensor  # 1 - p_y, from the sum that leaves y out
+    q: Tensor  # 1 - p_y
     gain: Tensor  # cap'(x_y) / T
     possible: Tensor  # bool: z_y > -inf
 
@@ -144,15 +144,13 @@ def finish(run: Running, temperature: float | Tensor, softcap: float | None) -> 
     others = run.others.masked_fill(run.count == 0, torch.nan)
     s, log_s = 1 + others, others.log1p()
     own = run.own - run.top
-    mine = own.exp()
     mean = run.moment / s
     stats = TokenStats(own - log_s, log_s - mean, log_s - run.total / run.count - run.count.log())
-    rest = torch.where(own == 0, others, s - mine)
+    q = -stats.logp.expm1()  # no cancellation: a logp near 0 is -log1p(others)
     possible = ~run.own.isneginf()
     gain = torch.ones_like(s) if softcap is None else 1 - (run.own * temperature / softcap).square()
     gain = torch.where(possible, gain / temperature, 0.0)
-    finite = own.clamp(min=floor(s.dtype))
-    rows = Rows(run.top, s, mean, run.count, finite, mine / s, rest / s, gain, possible)
+    rows = Rows(run.top, s, mean, run.count, own, own.exp() / s, q, gain, possible)
     return TokenStats(*(x.squeeze(1) for x in stats)), rows
 
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vocab_kernels.reference import TokenStats, compute_dtype
+from vocab_kernels.reference import compute_dtype
 from vocab_kernels.tiles import (
     Rows,
     Running,
@@ -124,28 +124,33 @@ def join(parts: list[tuple]) -> list[Tensor]:
 
 def logits_stats(logits: Tensor, index: Tensor | None, targets: Tensor, width: int, options: Options) -> list[Tensor]:
     """TokenStats and Rows, one after the other, of the first `width` columns of logits[index] (None: of all rows)."""
-    dtype = compute_dtype(logits)
     parts = []
-    for rows in spans(len(targets), _logit_rows(len(targets), width, dtype, options)):
-        z, _ = temper(_picked(logits, index, rows, width, dtype), options.at(rows), options.softcap, slope=False)
-        run = Running.start(len(z), dtype, z.device)
-        run, _, _ = fold(run, z, Target.of(targets[rows], 0, width))
-        stats, saved = finish(run, options.at(rows), options.softcap)
-        parts.append((*stats, *saved))
+    for rows in spans(len(targets), _logit_rows(len(targets), width, compute_dtype(logits), options)):
+        z = _picked(logits, index, rows, width)
+        parts.append(_row_stats(z, targets[rows], options.at(rows), options.softcap))
+        del z  # before the next one is made
     return join(parts)
+
+
+def _row_stats(x: Tensor, targets: Tensor, temperature: float | Tensor, softcap: float | None) -> tuple[Tensor, ...]:
+    z, _ = temper(x, temperature, softcap, slope=False)
+    run = Running.start(len(z), z.dtype, z.device)
+    run, _, _ = fold(run, z, Target.of(targets, 0, z.shape[1]))
+    stats, saved = finish(run, temperature, softcap)
+    return *stats, *saved
 
 
 def logits_gradient(
     logits: Tensor, index: Tensor | None, targets: Tensor, width: int, options: Options, saved: Rows, up: Upstream
 ) -> Tensor:
     """dloss/dlogits, shaped like logits [N, V]; 0 in the rows left out and the columns from `width` on."""
-    dtype = compute_dtype(logits)
     out = torch.zeros_like(logits, memory_format=torch.contiguous_format)
-    for rows in spans(len(targets), _logit_rows(len(targets), width, dtype, options)):
-        z, gain = temper(_picked(logits, index, rows, width, dtype), options.at(rows), options.softcap, slope=True)
+    for rows in spans(len(targets), _logit_rows(len(targets), width, compute_dtype(logits), options)):
+        z, gain = temper(_picked(logits, index, rows, width), options.at(rows), options.softcap, slope=True)
         target = Target.of(targets[rows], 0, width)
         slope = logit_gradient(z, gain, saved.at(rows), up.at(rows), target, width).div_(options.at(rows))
         out[rows if index is None else index[rows], :width] = slope.to(out.dtype)
+        del z, gain, slope  # before the next ones are made
     return out
 
 
@@ -153,11 +158,11 @@ def _logit_rows(n: int, width: int, dtype: torch.dtype, options: Options) -> int
     return max(1, min(n, options.budget // (width * options.per_cell(dtype) + ROW_BYTES)))
 
 
-def _picked(logits: Tensor, index: Tensor | None, rows: slice, width: int, dtype: torch.dtype) -> Tensor:
-    """A copy to work in of the rows, [n, width]."""
+def _picked(logits: Tensor, index: Tensor | None, rows: slice, width: int) -> Tensor:
+    """A copy to work in of the rows, [n, width], in the compute dtype."""
     if index is None:
-        return logits[rows, :width].to(dtype, copy=True)
-    return logits[:, :width].index_select(0, index[rows]).to(dtype)
+        return logits[rows, :width].to(compute_dtype(logits), copy=True)
+    return logits[:, :width].index_select(0, index[rows]).to(compute_dtype(logits))
 
 
 def linear_stats(layer: Layer, options: Options, residuals: Residuals | None) -> list[Tensor]:
@@ -178,15 +183,22 @@ def _fold_columns(layer: Layer, rows: slice, width: int, options: Options, kept:
     hidden = layer.hidden[rows].to(layer.dtype)
     run = Running.start(len(hidden), layer.dtype, hidden.device)
     for columns in spans(len(layer.weight), width):
-        x, weight = layer.logits(hidden, columns)
-        z, gain = temper(x, options.at(rows), options.softcap, slope=kept is not None)
-        target = Target.of(layer.targets[rows], columns.start, z.shape[1])
-        run, e, drop = fold(run, z, target)
-        if kept is not None:
-            if columns.start:
-                kept.rescale(drop)
-            target.put(e, 0.0)
-            kept.add(e if gain is None else e.mul_(gain), z, weight)
+        run = _fold_tile(run, layer, hidden, rows, columns, options, kept)
+    return run
+
+
+def _fold_tile(
+    run: Running, layer: Layer, hidden: Tensor, rows: slice, columns: slice, options: Options, kept: Residuals | None
+) -> Running:
+    x, weight = layer.logits(hidden, columns)
+    z, gain = temper(x, options.at(rows), options.softcap, slope=kept is not None)
+    target = Target.of(layer.targets[rows], columns.start, z.shape[1])
+    run, e, drop = fold(run, z, target)
+    if kept is not None:
+        if columns.start:
+            kept.rescale(drop)
+        target.put(e, 0.0)
+        kept.add(e if gain is None else e.mul_(gain), z, weight)
     return run
 
 
@@ -239,22 +251,28 @@ def linear_gradient(
     for rows in spans(len(layer.targets), height):
         hidden = layer.hidden[rows].to(layer.dtype)
         for columns in spans(len(layer.weight), width):
-            slope, weight = _tile_gradient(layer, hidden, rows, columns, options, saved.at(rows), up.at(rows))
-            if out[0] is not None:
-                out[0][rows].addmm_(slope, weight)
-            if out[1] is not None:
-                out[1][columns].addmm_(slope.T, hidden)
-            if out[2] is not None:
-                out[2][columns].add_(slope.sum(0))
+            _add_tile_gradient(out, layer, hidden, rows, columns, options, saved.at(rows), up.at(rows))
     return tuple(None if g is None else g.to(t.dtype) for g, t in zip(out, sources, strict=True))
 
 
-def _tile_gradient(
-    layer: Layer, hidden: Tensor, rows: slice, columns: slice, options: Options, saved: Rows, up: Upstream
-) -> tuple[Tensor, Tensor]:
-    """dloss/dx of a tile [n, v], and the weight's rows [v, H]."""
+def _add_tile_gradient(
+    out: list[Tensor | None],
+    layer: Layer,
+    hidden: Tensor,
+    rows: slice,
+    columns: slice,
+    options: Options,
+    saved: Rows,
+    up: Upstream,
+) -> None:
+    """Add the part of a tile to the gradients [hidden, weight, bias] that are not None."""
     x, weight = layer.logits(hidden, columns)
     z, gain = temper(x, options.at(rows), options.softcap, slope=True)
     target = Target.of(layer.targets[rows], columns.start, z.shape[1])
-    slope = logit_gradient(z, gain, saved, up, target, len(layer.weight))
-    return slope.div_(options.at(rows)), weight
+    slope = logit_gradient(z, gain, saved, up, target, len(layer.weight)).div_(options.at(rows))
+    if out[0] is not None:
+        out[0][rows].addmm_(slope, weight)
+    if out[1] is not None:
+        out[1][columns].addmm_(slope.T, hidden)
+    if out[2] is not None:
+        out[2][columns].add_(slope.sum(0))

@@ -84,7 +84,9 @@ class Arm:
     @cached_property
     def _by_step(self) -> dict[int, list[Values]]:
         common = self._common_steps
-        return {s: [e.per_prompt(correct) for r in self._evaluated for e in r.evaluations if e.step == s] for s in common}
+        return {
+            s: [e.per_prompt(correct) for r in self._evaluated for e in r.evaluations if e.step == s] for s in common
+        }
 
     @property
     def _evaluated(self) -> tuple[Run, ...]:
@@ -100,7 +102,7 @@ class Arm:
         return _mean([_value(r.evaluations[index], name) for r in self._evaluated])
 
     def metric_curve(self, name: str) -> list[tuple[int, Interval]]:
-        """A summary metric by step. Ends: the interval over prompts with one seed, the range over seeds with several."""
+        """A summary metric by step. Ends: the interval over prompts (one seed) or the range over seeds (several)."""
         return [(step, interval) for step in self._common_steps if (interval := self._at(name, step)) is not None]
 
     def _at(self, name: str, step: int) -> Interval | None:
@@ -112,7 +114,7 @@ class Arm:
         return Interval(sum(values) / len(values), min(values), max(values), found[0].n)
 
     def reward_curve(self) -> list[tuple[int, float]]:
-        """Mean reward of the training completions by step, averaged over the seeds that reached it; 200 points at most."""
+        """Mean training reward by step, averaged over the seeds that reached it; 200 points at most."""
         found: dict[int, list[float]] = {}
         for run in self.runs:
             for record in run.steps:
@@ -157,10 +159,11 @@ def correct_anyhow(completion: Completion) -> bool | None:
 
 
 def _judged(arm: Arm, arms: list[Arm]) -> Judged:
-    control = next((a for a in arms if a.is_control and a.group == arm.group and a is not arm), None)
+    control = next((a for a in arms if a.is_control and a is not arm), None)
     over = verdicts.difference_of_changes(*(a.before_and_after(correct) for a in (arm, control))) if control else None
     verdict = verdicts.judge(
         arm.change,
+        moved=verdicts.moved(*arm.before_and_after(correct)),
         is_control=arm.is_control,
         anyhow=arm.anyhow,
         control=control.change if control else None,

@@ -1,12 +1,13 @@
 """Charts as inline SVG: no script, no font file, no address; legible in grey and at 390 px.
 
-Colours are those of Okabe and Ito, which people with colour-blindness tell apart; line style and marker differ too. Text
-stays text (searchable, small); names come in already made visible and clipped, and are never read as formulas.
+Colours are those of Okabe and Ito, which people with colour-blindness tell apart; line style and marker differ too.
+Text stays text (searchable, small); names come in already made visible and clipped, and are never read as formulas.
 """
 
 import html
 import io
 import re
+import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -16,10 +17,22 @@ from matplotlib.figure import Figure
 
 from poc.statistics import Interval
 
-RC = {"svg.fonttype": "none", "text.parse_math": False, "axes.spines.top": False, "axes.spines.right": False,
-      "axes.edgecolor": "#767676", "axes.grid": True, "axes.grid.axis": "y", "grid.color": "#e3e3e3", "text.color": "#222222",
-      "axes.labelcolor": "#222222", "xtick.color": "#444444", "ytick.color": "#444444", "font.size": 10,
-      "axes.unicode_minus": True}  # fmt: skip
+RC = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#767676",
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.unicode_minus": True,
+    "grid.color": "#e3e3e3",
+    "text.color": "#222222",
+    "axes.labelcolor": "#222222",
+    "xtick.color": "#444444",
+    "ytick.color": "#444444",
+    "font.size": 10,
+}
 
 
 class Style(NamedTuple):
@@ -81,7 +94,8 @@ def panel(
 ) -> Markup:
     """A small chart of one arm; `limits` (scaled) make panels of one metric comparable between arms."""
     with matplotlib.rc_context(RC | {"font.size": 9}):
-        figure, axes = _figure(2.2, 1.65)
+        figure = Figure(figsize=(2.2, 1.65))  # a fixed layout: there are many of these, and measuring text is slow
+        axes = figure.add_axes((0.17, 0.15, 0.8, 0.7))
         for line in lines:
             _draw(axes, line, scale, small=True)
         axes.set_title(title, fontsize=9, loc="left")
@@ -176,7 +190,8 @@ def _dodge(positions: Sequence[float], gap: float) -> list[float]:
 def _svg(figure: Figure, key: str, label: str) -> Markup:
     """The figure as an <svg> element: ids made unique by `key`, metadata and its document-wide style left out."""
     buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": key}):
+    with matplotlib.rc_context({"svg.hashsalt": key}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # the reader's fonts draw the text, not ours
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     body = buffer.getvalue()
     view_box = re.search(r'viewBox="([^"]+)"', body)[1]

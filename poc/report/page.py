@@ -1,19 +1,23 @@
 """The page's contents as plain values for the template: groups, rows, charts, samples, provenance."""
 
-import hashlib
 from collections.abc import Sequence
 
 from markupsafe import Markup
 
 from poc.report import charts, words
-from poc.report.arms import Arm, Judged, correct
+from poc.report.arms import Arm, Judged
 from poc.report.charts import CONTROL, STYLES, Dot, Line, Style
-from poc.report.read import Completion, Prompt, Run
+from poc.report.read import Run
+from poc.report.samples import changed_answers, paid
 from poc.statistics import Interval
 from poc.text import clip, visible
 
 LINES_PER_CHART = 8
-PANELS = (("entropy", "Entropy, nats", 1), ("length", "Length, tokens", 1), ("transitional_words", "Transitional words, %", 100))
+PANELS = (
+    ("entropy", "Entropy, nats", 1),
+    ("length", "Length, tokens", 1),
+    ("transitional_words", "Transitional words, %", 100),
+)
 ROLES = {"base": "Base model", "instruct": "Instruction-tuned model", "other": "Model"}
 
 
@@ -75,7 +79,9 @@ def _hardware(run: Run) -> str:
     if not isinstance(h, dict):
         return "hardware unknown"
     gpu = h.get("gpu") or "no GPU"
-    return clip(f"{gpu}, {h.get('cpu', 'CPU unknown')} ({h.get('cores', '?')} cores, {h.get('memory_gib', '?')} GiB)", 120)
+    return clip(
+        f"{gpu}, {h.get('cpu', 'CPU unknown')} ({h.get('cores', '?')} cores, {h.get('memory_gib', '?')} GiB)", 120
+    )
 
 
 def _groups(judged: list[Judged]) -> list[list[Judged]]:
@@ -132,7 +138,7 @@ def _accuracy_charts(arms: list[Arm], styles: dict[str, Style], key: str, first:
 
 def _short(arm: Arm) -> str:
     """The arm's name within its group, without the model's role: short enough for a chart."""
-    name = visible(clip(arm.label.removeprefix(f"{arm.role}-"), 40))
+    name = visible(arm.label.removeprefix(f"{arm.role}-"))[:36]
     return "random (control)" if arm.is_control else name.replace("-", " +\n" if len(name) > 18 else " + ", 1)
 
 
@@ -163,7 +169,11 @@ def _dots(judged: list[Judged], styles: dict[str, Style]) -> Markup | None:
         f"{a.label} at {words.number(e)} nats: {words.signed(a.change.value)} points." for a, e in known[:24]
     )
     return charts.dots(
-        "dots", points, label=visible(label), xlabel="entropy before training, nats per token", ylabel="change in accuracy, points"
+        "dots",
+        points,
+        label=visible(label),
+        xlabel="entropy before training, nats per token",
+        ylabel="change in accuracy, points",
     )
 
 
@@ -190,8 +200,8 @@ def _details(j: Judged, styles: dict[str, Style], number: int, everyone: list[Ju
     return {
         "label": clip(arm.label, 80),
         "panels": _panels(arm, styles[arm.label], f"p{number}", [o.arm for o in everyone]),
-        "samples": _changed_answers(arm),
-        "paid": _paid(arm.first),
+        "samples": changed_answers(arm),
+        "paid": paid(arm.first),
         "config": clip(arm.first.config_text, 20_000),
     }
 
@@ -200,7 +210,14 @@ def _panels(arm: Arm, style: Style, key: str, everyone: list[Arm]) -> list[Marku
     steps = max((a.curve[-1][0] for a in everyone if a.curve), default=0)
     steps = max([steps, *(r.steps[-1]["step"] for r in arm.runs if r.steps)])
     greedy = Style("#444444", (0, (2, 1.5)), "")
-    found = [("Right answers, %", 100, [Line("", style, arm.curve), Line("", greedy, arm.metric_curve("accuracy_greedy"))], None)]
+    found = [
+        (
+            "Right answers, %",
+            100,
+            [Line("", style, arm.curve), Line("", greedy, arm.metric_curve("accuracy_greedy"))],
+            None,
+        )
+    ]
     reward = [(s, Interval(v, None, None, 0)) for s, v in arm.reward_curve()]
     found.append(("Reward (training)", 1, [Line("", style._replace(marker=""), reward)], None))
     found += [(title, scale, [Line("", style, arm.metric_curve(name))], name) for name, title, scale in PANELS]
@@ -210,53 +227,15 @@ def _panels(arm: Arm, style: Style, key: str, everyone: list[Arm]) -> list[Marku
         if lines:
             limits = (0, 100) if i == 0 else _limits(everyone, metric, scale) if metric else None
             label = f"{visible(arm.label)}: {title} by training step"
-            drawn.append(charts.panel(f"{key}m{i}", lines, label=label, title=title, steps=steps, limits=limits, scale=scale))
+            drawn.append(
+                charts.panel(f"{key}m{i}", lines, label=label, title=title, steps=steps, limits=limits, scale=scale)
+            )
     return drawn
 
 
 def _limits(arms: list[Arm], metric: str, scale: float) -> tuple[float, float]:
     tops = [p.high if p.high is not None else p.value for a in arms for _, p in a.metric_curve(metric)]
     return 0, scale * max(tops, default=1) * 1.08 or 1
-
-
-def _changed_answers(arm: Arm) -> list[dict]:
-    """Greedy answers before and after, of the first seed: wrong to right, right to wrong, and one drawn by hash."""
-    if not arm.measured:
-        return []
-    first, last = arm.measured[0].evaluations[0].prompts, arm.measured[0].evaluations[-1].prompts
-    keys = sorted((k for k in first if k in last and first[k].greedy and last[k].greedy), key=_order(arm.label))
-    kinds = [(correct(first[k].greedy), correct(last[k].greedy), k) for k in keys]
-    picks = [("Wrong before, right after", next((k for b, a, k in kinds if (b, a) == (0, 1)), None))]
-    picks += [("Right before, wrong after", next((k for b, a, k in kinds if (b, a) == (1, 0)), None))]
-    taken = {k for _, k in picks}
-    picks += [("One at random", next((k for k in keys if k not in taken), None))]
-    return [_pair(title, first[k], last[k]) for title, k in picks if k is not None]
-
-
-def _order(salt: str):
-    return lambda key: hashlib.sha256(f"{salt}\n{key}".encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _pair(title: str, before: Prompt, after: Prompt) -> dict:
-    answers = [{"when": when, **_answer(p.greedy)} for when, p in (("before", before), ("after", after))]
-    return {"title": title, "question": clip(before.question, 500), "gold": clip(before.gold or "–", 80), "answers": answers}
-
-
-def _answer(completion: Completion) -> dict:
-    return {"status": completion.status or "unlabelled", "text": clip(completion.text, 700)}
-
-
-def _paid(run: Run) -> dict | None:
-    """Best, median and worst completion of one training group at the last step that kept some."""
-    for record in reversed(run.samples):
-        found = [c for c in record.get("completions") or [] if isinstance(c, dict)]
-        if found:
-            rows = [
-                {"reward": clip(str(c.get("reward")), 12), "status": clip(str(c.get("status") or "unlabelled"), 20),
-                 "text": clip(str(c.get("text")), 400)} for c in found[:3]
-            ]  # fmt: skip
-            return {"step": str(record.get("step")), "question": clip(str(record.get("question")), 400), "rows": rows}
-    return None
 
 
 def _provenance(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
@@ -266,22 +245,31 @@ def _provenance(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
     def parts(name: str) -> list[dict]:
         return [e[name] for e in environments if isinstance(e.get(name), dict)]
 
+    models, data = parts("model"), parts("data")
     found = {
-        "Kit": (f"{e.get('kit')}, commit {e.get('commit') or 'unknown'}{', with uncommitted changes' if e.get('dirty') else ''}"
-                for e in environments),
+        "Kit": map(_kit, environments),
         "Command": (str(e.get("command")) for e in environments),
         "Started": sorted(str(e.get("started")) for e in environments)[:1],
         "Seeds": (str(r.seed) for r in runs),
-        "Models": (f"{m.get('source')}, sha256 {m.get('fingerprint')}" for m in parts("model")),
-        "Prompts": (f"{m.get('source')}: {m.get('prompt_format')}; instruction: {m.get('instruction')}" for m in parts("model")),
-        "Data": (f"{split}: sha256 {d.get(split)}" for d in parts("data") for split in ("train", "holdout", "canary")),
-        "Questions": (_pairs(d["counts"]) for d in parts("data") if isinstance(d.get("counts"), dict)),
+        "Models": (f"{m.get('source')}, sha256 {m.get('fingerprint')}" for m in models),
+        "Prompts": (
+            f"{m.get('source')}: {m.get('prompt_format')}. {m.get('instruction') or 'No instruction'}" for m in models
+        ),
+        "Data": (f"{split}: sha256 {d.get(split)}" for d in data for split in ("train", "holdout", "canary")),
+        "Questions": (_pairs(d["counts"]) for d in data if isinstance(d.get("counts"), dict)),
         "Hardware": (_hardware(r) for r in runs if r.environment),
-        "Versions": (f"Python {e.get('python')}, {_pairs(e['packages'])}" for e in environments
-                     if isinstance(e.get("packages"), dict)),
-        "Peak memory": (f"{r.name}: {r.outcome['peak_memory_mib']} MiB" for r in runs if r.outcome.get("peak_memory_mib")),
-    }  # fmt: skip
+        "Python": (str(e.get("python")) for e in environments),
+        "Packages": map(_pairs, parts("packages")),
+        "Peak memory": (
+            f"{r.name}: {m:.0f} MiB" for r in runs if isinstance(m := r.outcome.get("peak_memory_mib"), int | float)
+        ),
+    }
     return [(name, [clip(v, 1000) for v in _unique(values)[:40]]) for name, values in found.items()]
+
+
+def _kit(environment: dict) -> str:
+    changed = ", with uncommitted changes" if environment.get("dirty") else ""
+    return f"{environment.get('kit')}, commit {environment.get('commit') or 'unknown'}{changed}"
 
 
 def _pairs(mapping: dict) -> str:

@@ -95,7 +95,8 @@ def _read_pilot(folder: Path) -> list[Run]:
     source = str(folder.resolve())
     found = {path.name: path for path in sorted((folder / "arms").iterdir()) if path.is_dir()}
     planned = {f"{label}-seed{seed}": (label, seed) for label, seed in _planned(folder)}
-    runs = [_read_run(found[name], source) for name in [*(n for n in planned if n in found), *found.keys() - planned]]
+    order = [*(n for n in planned if n in found), *(n for n in found if n not in planned)]
+    runs = [_read_run(found[name], source) for name in order]
     missing = [n for n in planned if n not in found]
     return runs + [Run(n, source, "not started", label=planned[n][0], seed=planned[n][1]) for n in missing]
 

@@ -12,13 +12,14 @@ from poc.report.read import Values
 from poc.statistics import Interval, bootstrap_interval, paired_difference
 
 MIN_PROMPTS = 10  # below it the interval's coverage was not measured
+MIN_MOVED = 6  # questions that changed: with fewer no two-sided sign test reaches 5 % (2 * 0.5^5 = 0.0625)
 
 Word = Literal["helps", "hurts", "no evidence", "not measured", "drift", "steady"]
 Remark = Literal["few prompts", "no more than control", "not clear of control", "format only", "fell from peak"]
 
 
 class Peak(NamedTuple):
-    """The best evaluation on the way. `fall`: last minus peak, at a confidence corrected for picking among the steps."""
+    """The best evaluation on the way. `fall`: last minus peak, its confidence corrected for picking a step."""
 
     step: int
     change: Interval
@@ -36,6 +37,7 @@ class Verdict:
 def judge(
     change: Interval | None,
     *,
+    moved: int = MIN_MOVED,
     is_control: bool = False,
     anyhow: Interval | None = None,
     control: Interval | None = None,
@@ -44,19 +46,20 @@ def judge(
 ) -> Verdict:
     """The verdict on one arm.
 
-    change: accuracy after - before. anyhow: the same for accuracy regardless of format. control: the change of the
+    change: accuracy after - before; moved: how many questions changed at all. anyhow: the same for accuracy regardless of format. control: the change of the
     random-reward arm on the same model; over_control: this arm's change minus the control's. A gain that the control
     makes too is drift, so it is no evidence for the reward; a loss stays a loss, whatever caused it.
     """
     if change is None:
         return Verdict("not measured")
-    sign = _sign(change)
+    enough = change.n >= MIN_PROMPTS and moved >= MIN_MOVED
+    sign = _sign(change) if enough else 0
     if is_control:
         return Verdict("drift" if sign else "steady")
     remarks: list[Remark] = []
     word: Word = {1: "helps", -1: "hurts", 0: "no evidence"}[sign]
-    if change.n < MIN_PROMPTS:
-        word, remarks = "no evidence", ["few prompts"]
+    if not enough and _sign(change):
+        remarks.append("few prompts")
     if word == "helps" and _sign(control) == 1 and over_control is not None and _sign(over_control) < 1:
         word, remarks = "no evidence", ["no more than control"]
     elif word == "helps" and over_control is not None and _sign(over_control) < 1:
@@ -69,7 +72,7 @@ def judge(
 
 
 def change(after: Sequence[Values], before: Sequence[Values], confidence: float = 0.95) -> Interval | None:
-    """Mean paired difference over the prompts, each averaged over seeds first. One entry of `after` and `before` per seed.
+    """Mean paired difference over the prompts, each averaged over seeds first; one entry of each list per seed.
 
     None when no prompt is in both.
     """
@@ -85,6 +88,12 @@ def difference_of_changes(arm: tuple, other: tuple) -> Interval | None:
     return bootstrap_interval([a[k] - b[k] for k in keys], bounds=(-2.0, 2.0)) if keys else None
 
 
+def moved(after: Sequence[Values], before: Sequence[Values]) -> int:
+    """Number of prompts whose value changed in any seed."""
+    pairs = [_shared(a, b) for a, b in zip(after, before, strict=True)]
+    return len({key for a, b in pairs for key in a if a[key] != b[key]})
+
+
 def over_seeds(per_seed: Sequence[Values]) -> Values:
     """Mean per prompt over the seeds that have it."""
     found: dict[str, list[float]] = {}
@@ -97,8 +106,8 @@ def over_seeds(per_seed: Sequence[Values]) -> Values:
 def peak(curve: dict[int, Sequence[Values]]) -> Peak | None:
     """The step with the highest mean accuracy after the first; None when that is the last, or nothing lies between.
 
-    `curve`: step -> one Values per seed. The peak is picked on the data it is judged on, so it is optimistic: the fall is
-    tested at 1 - 0.05 / (number of steps to pick from).
+    `curve`: step -> one Values per seed. The peak is picked on the data it is judged on, so it is optimistic: the fall
+    is tested at 1 - 0.05 / (number of steps to pick from).
     """
     steps = sorted(curve)
     if len(steps) < 3:

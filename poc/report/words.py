@@ -17,28 +17,29 @@ BADGES = {
     "steady": ("◇", "control: steady"),
 }
 REWARDS = {
-    "self_certainty": "Pays answers whose tokens the model was sure of: the distance of its prediction from a blind guess. No labels.",
+    "self_certainty": "Pays answers whose tokens the model was sure of: how far its prediction is from a blind guess. "
+    "No labels.",
     "token_entropy": "Pays low entropy: a model that hesitates little at each token. No labels.",
     "trajectory_entropy": "Pays answers the model itself finds likely as a whole. No labels.",
     "verifiable": "Pays answers that a program checked against the known answer. Needs labels for training questions.",
     "random": "Pays by coin toss. It carries no information: whatever it moves is drift. This is the control.",
 }
 GLOSSARY = {
-    "Hold-out": "Questions kept away from training. All accuracies are measured on them; no reward ever sees their answers.",
+    "Hold-out": "Questions kept away from training. Accuracy is measured on them; no reward ever sees their answers.",
     "Accuracy": "Share of right answers when the model samples freely (temperature 1), the way it is trained.",
     "Greedy": "The same when the model always takes its most likely next token; what a deployment often does.",
     "Points": "Percentage points: from 40 % to 45 % is +5 points.",
-    "95 % interval": "Where the change would lie, 19 times out of 20, if the questions were drawn anew. Clear of 0 means: not "
-    "explained by which questions happened to be asked.",
+    "95 % interval": "Where the change would lie, 19 times out of 20, if the questions were drawn anew. Clear of 0 "
+    "means: not explained by which questions happened to be asked.",
     "Paired": "Before and after are compared question by question, which removes how hard each question is.",
     "Format": "Share of answers that are marked the way the task asks for.",
-    "Regardless of format": "Right answers counted even where they are not marked as asked. If accuracy rises and this does "
-    "not, the model learned the format, not the task.",
-    "Entropy": "How undecided the model is per token, in nats; 0 is certain. Falling towards 0 means it stops exploring.",
+    "Regardless of format": "Right answers counted even where they are not marked as asked. If accuracy rises and this "
+    "does not, the model learned the format, not the task.",
+    "Entropy": "How undecided the model is per token, in nats; 0 is certain. Near 0 it no longer explores.",
     "Length, truncated": "Tokens per answer; share of answers cut off by the length limit.",
-    "Transitional words": "Share of words such as “but”, “wait”, “let me check”: a rough trace of visible deliberation.",
-    "ECE": "Expected calibration error: gap between the model's confidence and its accuracy. 0 is best. With few questions "
-    "it comes out too large.",
+    "Transitional words": "Share of words such as “but”, “wait”, “let me check”: a rough trace of deliberation.",
+    "ECE": "Expected calibration error: gap between the model's confidence and its accuracy. 0 is best. With few "
+    "questions it comes out too large.",
     "AUROC": "Chance that a right answer has more confidence than a wrong one. 0.5 is blind, 1 is perfect.",
     "Seed": "The start of the random numbers of one training run. More seeds show how much runs differ.",
 }
@@ -103,9 +104,9 @@ def remarks(judged: Judged) -> list[str]:
     """What qualifies the verdict, one sentence each."""
     arm, over = judged.arm, points(judged.over_control)
     texts = {
-        "few prompts": "Too few labelled questions to judge: at least 10 are needed, some hundreds are better.",
-        "no more than control": f"The control, rewarded by coin toss, gained too (this arm minus control: {over}): treat the "
-        "gain as drift.",
+        "few prompts": "Too few questions to judge: it takes 10 with labels, 6 of them changed; hundreds are better.",
+        "no more than control": f"The control, rewarded by coin toss, gained too (this arm minus control: "
+        f"{over}): treat the gain as drift.",
         "not clear of control": f"The gain is not clearly larger than the control's (this arm minus control: {over}).",
         "format only": "The gain is format, not reasoning: counted regardless of format, accuracy changed by "
         f"{points(arm.anyhow)}.",
@@ -136,6 +137,8 @@ def headline(judged: list[Judged]) -> str:
     words = [j.verdict.word for j in arms]
     if not arms or set(words) == {"not measured"}:
         return "Nothing could be judged: no accuracy before and after training."
+    if len(arms) == 1:
+        return f"{clip(arms[0].arm.label, 60)}: {BADGES[words[0]][1]}."
     phrases = (("helps", "help", "helps"), ("hurts", "hurt", "hurts"), ("no evidence", *["without evidence"] * 2),
                ("not measured", *["not measured"] * 2))  # fmt: skip
     named = [(words.count(word), one if words.count(word) == 1 else many) for word, many, one in phrases]
@@ -162,7 +165,9 @@ def _peaked(judged: Judged) -> str:
     top = judged.arm.peak
     if top is None:
         return ""
-    return f"Peaked at step {top.step} with {signed(top.change.value)} points, then fell by {signed(-top.fall.value)[1:]}."
+    return (
+        f"Peaked at step {top.step} with {signed(top.change.value)} points, then fell by {signed(-top.fall.value)[1:]}."
+    )
 
 
 def _state(run: Run) -> str:

@@ -27,11 +27,15 @@ def select(names, length_norm: str = "mean") -> dict[str, Reward]:
 
 
 def apply(name: str, reward: Reward, group: Group) -> list[float]:
-    """The rewards of one group, checked: a wrong count or a value that is not a finite number is an error of the run."""
+    """The rewards of one group, checked: a wrong count or a value that is no finite number is a ValueError."""
     values = reward(group)
     if len(values) != len(group.episodes):
-        raise ValueError(f"reward {name}: {len(values)} values for {len(group.episodes)} completions of {group.example.id}")
+        raise ValueError(
+            f"reward {name}: {len(values)} values for {len(group.episodes)} completions of {group.example.id}"
+        )
     for row, value in enumerate(values):
         if not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise ValueError(f"reward {name}: {value!r} for completion {row} of {group.example.id} is not a finite number")
+            raise ValueError(
+                f"reward {name}: {value!r} for completion {row} of {group.example.id} is not a finite number"
+            )
     return [float(value) for value in values]

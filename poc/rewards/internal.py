@@ -1,4 +1,4 @@
-"""Internal feedback: what the policy thinks of its own sample. No label, no second model, no gradient through the value.
+"""Internal feedback: what the policy thinks of its own sample. No label, no second model, no gradient through it.
 
 With n tokens o_1..o_n of one completion and p_t the tempered next-token distribution that drew o_t:
 

@@ -1,4 +1,4 @@
-"""The verifiable reward: 1 for a right marked answer, 0 otherwise (GURU, arXiv 2506.14965: binary, no format reward)."""
+"""The verifiable reward: 1 for a right marked answer, else 0 (GURU, arXiv 2506.14965: binary, no format reward)."""
 
 from poc.records import Group
 

@@ -2,7 +2,8 @@
 
 Level n has n + 2 people. A puzzle is drawn as statements over people numbered in order and kept only if exactly one of
 the 2^n assignments satisfies "X is a knight iff what X says is true" (checked by trying them all). The worked solution
-tries assignments in a fixed order, t(ruth) or l(ie) per person, until one holds: "tt- tl+ #Ann knight, Bob knave".
+tries assignments in a fixed order, t(ruth) or l(ie) per person: it writes what each statement would then be and goes on
+until both agree: "tt:lt- tl:tl+ #Ann knight, Bob knave".
 """
 
 import re
@@ -17,7 +18,7 @@ NAME = "logic"
 LEVELS = range(7)
 NAMES = ("Ann", "Bob", "Cid", "Dee", "Eve", "Fay", "Gus", "Hal")
 INSTRUCTION = "Knights tell the truth, knaves lie. Who is what? End like this: #Ann knight, Bob knave"
-MAX_NEW_TOKENS = 96
+MAX_NEW_TOKENS = 112  # enough for a worked solution, one token a character (lab models), at levels 0 and 1
 
 # "Ann knight" or "Ann: a knight" or "Ann is a knight"; not "Ann knight or ...", which asserts nothing of Ann.
 _ASSERTED = re.compile(r"\b([A-Z][a-z]{1,20})(?::| is)?(?: an?)? (knight|knave)\b(?! or\b)")
@@ -69,7 +70,7 @@ def generate(seed: int, index: int, level: int) -> tuple[Example, str]:
 
 def solutions(statements: tuple[Statement, ...]) -> list[tuple[bool, ...]]:
     """Every assignment (True = knight) under which each statement is true exactly if its speaker is a knight."""
-    return [a for a in product((True, False), repeat=len(statements)) if _consistent(statements, a)]
+    return [a for a in product((True, False), repeat=len(statements)) if _truths(statements, a) == a]
 
 
 def score(example: Example, text: str) -> Verdict:
@@ -116,8 +117,12 @@ def _holds(statement: Statement, assignment: tuple[bool, ...]) -> bool:
     return CONNECTIVES[connective](assignment[p[0]] == p[1], q is not None and assignment[q[0]] == q[1])
 
 
-def _consistent(statements: tuple[Statement, ...], assignment: tuple[bool, ...]) -> bool:
-    return all(_holds(s, assignment) == knight for s, knight in zip(statements, assignment, strict=True))
+def _truths(statements: tuple[Statement, ...], assignment: tuple[bool, ...]) -> tuple[bool, ...]:
+    return tuple(_holds(statement, assignment) for statement in statements)
+
+
+def _letters(truths: tuple[bool, ...]) -> str:
+    return "".join("t" if truth else "l" for truth in truths)
 
 
 def _say(atom: Atom, names: list[str]) -> str:
@@ -133,5 +138,5 @@ def _puzzle(statements: tuple[Statement, ...], solution: tuple[bool, ...], names
         f"{name} {'knight' if knight else 'knave'}" for name, knight in zip(names, solution, strict=True)
     )
     order = list(product((True, False), repeat=len(statements)))
-    tried = ["".join("t" if knight else "l" for knight in a) for a in order[: order.index(solution) + 1]]
+    tried = [f"{_letters(a)}:{_letters(_truths(statements, a))}" for a in order[: order.index(solution) + 1]]
     return Puzzle(" ".join(lines), answer, f"{'- '.join(tried)}+ #{answer}", repr(statements))

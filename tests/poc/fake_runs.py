@@ -48,7 +48,9 @@ def run(folder: Path, arm, seed: int, prompts: int, text=str, config=None, label
     lines = [{"step": s, "reward": 0.2 + 0.01 * s + random.normal(0, 0.02), "length": 20.0} for s in range(1, 61)]
     write_text(folder / "steps.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
     kept = [{"text": text(f"{9 + k} + 4 = {13 + k}"), "reward": 1.0 - k / 2, "status": "correct"} for k in range(3)]
-    write_text(folder / "samples.jsonl", json.dumps({"step": 60, "question": text("9 + 4"), "completions": kept}) + "\n")
+    write_text(
+        folder / "samples.jsonl", json.dumps({"step": 60, "question": text("9 + 4"), "completions": kept}) + "\n"
+    )
     return folder
 
 
@@ -87,8 +89,17 @@ def evaluation(step: int, rows: list[dict], entropy: float, random) -> dict:
 
     right = [c["status"] == "correct" for r in rows for c in r["sampled"]]
     greedy = [r["greedy"]["status"] == "correct" for r in rows]
-    numbers = {"accuracy": np.mean(right), "accuracy_greedy": np.mean(greedy), "pass@4": 0.7, "format": 0.97, "truncated": 0.01,
-               "accuracy_anyhow": np.mean(right), "entropy": entropy, "transitional_words": 0.012 - step / 9000, "ece": 0.11}
+    numbers = {
+        "accuracy": np.mean(right),
+        "accuracy_greedy": np.mean(greedy),
+        "pass@4": 0.7,
+        "format": 0.97,
+        "truncated": 0.01,
+        "accuracy_anyhow": np.mean(right),
+        "entropy": entropy,
+        "transitional_words": 0.012 - step / 9000,
+        "ece": 0.11,
+    }
     found = {k: summary(float(v)) for k, v in numbers.items()} | {"length": summary(21 + 9 * entropy, 0.7)}
     found["auroc"] = {"value": None, "low": None, "high": None, "n": len(rows)}
     return {"step": step, "temperature": 1.0, "samples": 4, "seconds": 1.2, "summary": found, "prompts": rows}

@@ -103,7 +103,9 @@ def test_a_saved_configuration_loads_to_the_same(tmp_path):
     assert config.train.learning_rate == 1e-4 and config.train.seed == 3
 
 
-@pytest.mark.parametrize("text", ["[1, 2]", "just words", "a: &x [1]\nb: *x", "a: [1", "\x00", "a: !!python/name:os.system x"])
+@pytest.mark.parametrize(
+    "text", ["[1, 2]", "just words", "a: &x [1]\nb: *x", "a: [1", "\x00", "a: !!python/name:os.system x"]
+)
 def test_files_that_are_no_configuration(text, tmp_path):
     (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(InputError, match="c.yaml"):

@@ -37,8 +37,12 @@ def true_in(claim: str, world: dict[str, str]) -> bool:
     return world[name] == kind
 
 
+def claims(question: str) -> dict[str, str]:
+    return dict(sentence.split(": ") for sentence in question.removesuffix(".").split(". "))
+
+
 def solve(question: str) -> list[dict[str, str]]:
-    said = dict(sentence.split(": ") for sentence in question.removesuffix(".").split(". "))
+    said = claims(question)
     worlds = (dict(zip(said, kinds, strict=True)) for kinds in product(("knight", "knave"), repeat=len(said)))
     return [w for w in worlds if all(true_in(claim, w) is (w[name] == "knight") for name, claim in said.items())]
 
@@ -66,11 +70,15 @@ def test_the_solver_of_this_test_can_find_none_and_two():
 def test_a_worked_solution_tries_in_order_ends_in_the_gold_and_scores(seed, level):
     puzzle = logic.make(Random(seed), level)
     tries, mark, answer = puzzle.worked.partition(" #")
-    *failed, held = tries.split(" ")
     assert (mark, answer) == (" #", puzzle.answer)
-    assert held == "".join("t" if kind == "knight" else "l" for kind in read(answer).values()) + "+"
-    assert [t[:-1] for t in failed] == ["".join(t) for t in product("tl", repeat=level + 2)][: len(failed)]
-    assert all(t.endswith("-") for t in failed)
+    said, letters = claims(puzzle.question), ["".join(t) for t in product("tl", repeat=level + 2)]
+    attempts = tries.split(" ")
+    for attempt, tried in zip(attempts, letters[: len(attempts)], strict=True):
+        world = {name: {"t": "knight", "l": "knave"}[letter] for name, letter in zip(said, tried, strict=True)}
+        found = "".join("t" if true_in(claim, world) else "l" for claim in said.values())
+        assert attempt == f"{tried}:{found}{'+' if found == tried else '-'}"
+    assert attempt.endswith("+") and world == read(answer)
+    assert level > 1 or len(puzzle.worked) < logic.MAX_NEW_TOKENS  # a token a character, and the end token
     verdict = logic.score(Example("x", puzzle.question, puzzle.answer, "logic", level), puzzle.worked)
     assert verdict.correct and verdict.formatted and verdict.correct_anyhow
 
@@ -97,6 +105,7 @@ def test_a_worked_solution_tries_in_order_ends_in_the_gold_and_scores(seed, leve
         ("#not Ann knight, Bob knave", "unparsable", False, True),
         ("#Ann knight, Bob knave, Cid knave", "unparsable", False, False),
         ("#Ann knight", "unparsable", False, False),
+        ("Bob knave, Ann knave, Ann knight", "unparsable", False, False),
         ("#", "unparsable", False, False),
         ("", "unparsable", False, False),
         ("#ann knight, bob knave", "unparsable", False, False),

@@ -51,12 +51,23 @@ def test_every_step_of_a_worked_solution_is_true_and_it_scores(seed, level):
     assert verdict.correct and verdict.formatted and verdict.correct_anyhow
 
 
-@given(SEEDS)
-def test_the_columns_of_a_sum_spell_its_answer(seed):
-    problem = math.make(Random(seed), 0)
+@given(SEEDS, st.sampled_from([0, 1]))
+def test_the_columns_of_a_worked_solution_spell_its_answer(seed, level):
+    problem = math.make(Random(seed), level)
+    assert int(spelled(problem)) == int(problem.answer)
+
+
+@pytest.mark.parametrize("a,b", [(148, 257), (999, 1), (455, 545), (190, 810)])
+def test_carries_and_borrows_run_through_several_columns(a, b):
+    assert int(spelled(math._sum(a, b))) == a + b
+    assert int(spelled(math._difference(a + b, b))) == a
+    assert int(spelled(math._difference(a + b, a))) == b
+
+
+def spelled(problem: math.Sum) -> str:
+    """The last digit of every column's result, and the whole of the leftmost one."""
     results = [step.split("=")[1] for step in problem.worked.split(" ")[:-1]]
-    spelled = results[-1] + "".join(result[-1] for result in reversed(results[:-1]))
-    assert spelled == problem.answer
+    return results[-1] + "".join(result[-1] for result in reversed(results[:-1]))
 
 
 @given(SEEDS)

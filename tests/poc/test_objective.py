@@ -19,7 +19,9 @@ def tensor(*values):
 def test_normalise_by_hand():
     got = normalise(tensor([1.0, 0.0, 0.0, 1.0], [0.3, 0.3, 0.3, 0.3]))
     std = math.sqrt(4 * 0.25 / 3)  # ddof 1
-    assert got[0].tolist() == pytest.approx([0.5 / (std + 1e-4), -0.5 / (std + 1e-4), -0.5 / (std + 1e-4), 0.5 / (std + 1e-4)])
+    assert got[0].tolist() == pytest.approx(
+        [0.5 / (std + 1e-4), -0.5 / (std + 1e-4), -0.5 / (std + 1e-4), 0.5 / (std + 1e-4)]
+    )
     assert got[1].tolist() == [0, 0, 0, 0]  # exact: 0.3 * 4 / 4 is not 0.3 in binary
 
 

@@ -33,7 +33,9 @@ def test_sum_pays_for_short_answers_and_mean_does_not():
 
 
 def test_verifiable_is_binary_and_refuses_unlabelled():
-    assert rewards.verifiable(group(episode(status="correct"), episode(status="wrong"), episode(status="unparsable"))) == [1, 0, 0]
+    assert rewards.verifiable(
+        group(episode(status="correct"), episode(status="wrong"), episode(status="unparsable"))
+    ) == [1, 0, 0]
     with pytest.raises(ValueError, match="q1 has no gold answer"):
         rewards.verifiable(group(episode()))
 

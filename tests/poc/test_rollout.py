@@ -24,7 +24,12 @@ def rescored(policy, prompt, episode, temperature):
     hidden = hidden[0, len(prompt) - 1 : -1]
     head = policy.head
     return linear_token_stats(
-        hidden, head.weight, ids[0, len(prompt) :], temperature=temperature, vocab_size=head.vocab_size, backend="reference"
+        hidden,
+        head.weight,
+        ids[0, len(prompt) :],
+        temperature=temperature,
+        vocab_size=head.vocab_size,
+        backend="reference",
     )
 
 
@@ -47,7 +52,7 @@ def test_the_end_token_is_kept_and_a_cut_completion_is_marked(tiny_policy):
 
 
 def test_a_row_does_not_depend_on_the_others(tiny_policy):
-    """Same uniforms, other company: rows that finish early leave, prompts are padded to another width, chunks differ."""
+    """Same uniforms, other company: rows that finish early leave, prompts are padded otherwise, chunks differ."""
     together = draw(tiny_policy, max_rows=1000)
     chunked = draw(tiny_policy, max_rows=1)
     assert [[e.token_ids for e in g] for g in together] == [[e.token_ids for e in g] for g in chunked]
@@ -60,7 +65,7 @@ def test_same_seed_same_draws_other_seed_other_draws(tiny_policy):
 
 @torch.no_grad()
 def test_tokens_come_from_the_whole_tempered_softmax(tiny_policy):
-    """First tokens of 4,000 draws against the exact distribution: a top-k or top-p cut would empty the tail (chi-square)."""
+    """First tokens of 4,000 draws against the exact distribution (chi-square): a top-k or top-p cut empties the tail."""
     episodes = draw(tiny_policy, prompts=[PROMPTS[0]], copies=4000, max_new_tokens=1, temperature=1.3, max_rows=4000)[0]
     counts = Counter(e.token_ids[0] for e in episodes)
     hidden, _ = tiny_policy.body(torch.tensor([PROMPTS[0]]))

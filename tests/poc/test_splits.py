@@ -16,6 +16,22 @@ def test_the_configuration_knows_the_domains_and_their_levels():
     assert DOMAIN_LEVELS == {name: len(module.LEVELS) for name, module in tasks.DOMAINS.items()}
 
 
+@pytest.mark.parametrize(
+    "key,first_byte,split",
+    [
+        ("10+10", 0xA0, "canary"),
+        ("37+58", 0x12, "holdout"),
+        ("12+34", 0x15, "holdout"),
+        ("99+99", 0xFA, "train"),
+        ("23*4", 0xCC, "train"),
+    ],
+)
+def test_a_question_stays_in_its_split_for_ever(key, first_byte, split):
+    """First bytes of the keys' sha256 as sha256sum gives them: lab models learned the train split of this rule."""
+    assert first_byte % 16 in {"canary": range(2), "holdout": range(2, 6), "train": range(6, 16)}[split]
+    assert tasks.split_of(key) == split
+
+
 @pytest.mark.parametrize("domain,level", EVERY)
 @settings(max_examples=4, deadline=None)
 @given(SEEDS, SEEDS)

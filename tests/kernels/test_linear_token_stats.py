@@ -1,0 +1,383 @@
+"""linear_token_stats: the torch backend against the reference, its edge cases, its account of memory and products."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from vocab_kernels import linear_token_stats, token_stats
+from vocab_kernels.tiles import plan
+
+INF = math.inf
+WIDTHS = [1, 2, 31, 128, 1000]
+MIB = 2**20
+
+
+def case(rows=17, size=6, width=31, scale=1.5, dtype=torch.float64, seed=0):
+    """hidden (requires grad), weight, bias, targets."""
+    generator = torch.Generator().manual_seed(seed)
+    shapes = ((rows, size), (width, size), (width,))
+    hidden, weight, bias = (torch.randn(*s, generator=generator, dtype=torch.float64) for s in shapes)
+    targets = torch.randint(width, (rows,), generator=generator)
+    return (scale * hidden).to(dtype).requires_grad_(), weight.to(dtype), bias.to(dtype), targets
+
+
+def doubled(*parts):
+    return [x.detach().double().requires_grad_(x.requires_grad) for x in parts]
+
+
+def outcome(run, backend, hidden, weight, bias, targets, used=(0, 1, 2), **options):
+    def call(h, w, b=None):
+        return linear_token_stats(h, w, targets, bias=b, backend=backend, **options)
+
+    return run(call, [hidden, weight] if bias is None else [hidden, weight, bias], used)
+
+
+def worst(ours, truth):
+    """Largest error, relative to the largest value where that exceeds 1."""
+    assert len(ours) == len(truth)
+    return max(((a.double() - b.double()).abs().max() / b.double().abs().max().clamp(min=1.0)).item()
+               for a, b in zip(ours, truth, strict=True))  # fmt: skip
+
+
+def compare(run, *parts, **options):
+    """The torch backend, in one tile and in many, equals the reference."""
+    truth = outcome(run, "reference", *parts, **options)
+    for cap in (128, 0.005 * max(1, len(parts[1]) // 100)):
+        assert worst(outcome(run, "torch", *parts, max_memory_mib=cap, **options), truth) < 1e-10, cap
+    return truth
+
+
+OPTIONS = [
+    {},
+    {"entropy_grad": True},
+    {"softcap": 2.5},
+    {"softcap": 2.5, "entropy_grad": True, "temperature": 0.6},
+    {"temperature": torch.linspace(0.4, 1.8, 17), "entropy_grad": True},
+]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("options", OPTIONS)
+def test_frozen_head_equals_the_reference(run, width, options):
+    hidden, weight, bias, targets = case(width=width)
+    compare(run, hidden, weight, bias, targets, **options)
+    compare(run, hidden, weight, None, targets, **options)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("options", OPTIONS)
+def test_trainable_head_equals_the_reference(run, width, options):
+    hidden, weight, bias, targets = case(width=width)
+    compare(run, hidden, weight.requires_grad_(), bias.requires_grad_(), targets, **options)
+
+
+@pytest.mark.parametrize("trained", [(0, 1, 0), (0, 0, 1), (1, 0, 1), (0, 1, 1)])
+def test_any_part_may_be_the_trained_one(run, trained):
+    hidden, weight, bias, targets = case()
+    parts = [x.detach().requires_grad_(bool(t)) for x, t in zip((hidden, weight, bias), trained, strict=True)]
+    compare(run, *parts, targets, entropy_grad=True)
+
+
+@pytest.mark.parametrize("used", [(0,), (1,), (2,), (0, 1), (1, 2)])
+@pytest.mark.parametrize("softcap", [None, 3.0])
+@pytest.mark.parametrize("frozen", [True, False])
+def test_each_output_may_be_the_only_one_used(run, used, softcap, frozen):
+    hidden, weight, bias, targets = case()
+    weight.requires_grad_(not frozen)
+    compare(run, hidden, weight, bias, targets, used=used, softcap=softcap, entropy_grad=True)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.parametrize("softcap", [None, 3.0])
+def test_masked_padded_and_ignored(run, frozen, softcap):
+    """-inf in the bias deletes columns (the whole first tile too), vocab_size the last ones, -100 a token."""
+    hidden, weight, bias, targets = case(width=60)
+    live = torch.arange(20, 50)
+    targets = torch.where(torch.arange(17) % 5 == 0, -100, 20 + targets % 30)
+    bias[:20] = -INF
+    options = {"softcap": softcap, "vocab_size": 50, "entropy_grad": True}
+    weight, bias = weight.requires_grad_(not frozen), bias.requires_grad_(not frozen)
+    full = compare(run, hidden, weight, bias, targets, **options)
+    options.pop("vocab_size")
+    parts = (hidden, weight.detach()[live], bias.detach()[live], torch.where(targets < 0, targets, targets - 20))
+    alone = outcome(run, "reference", *parts, **options)
+    assert worst(full[:4], alone) < 1e-10
+    assert full[3][::5].abs().max() == 0 and all(x[::5].abs().max() == 0 for x in full[:3])
+    if not frozen:
+        dead = [v for v in range(60) if v not in live.tolist()]
+        assert full[4][dead].abs().max() == 0 and full[5][dead].abs().max() == 0
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.parametrize("softcap", [None, 3.0])
+def test_a_masked_target_has_logp_minus_inf_and_no_gradient(run, frozen, softcap):
+    hidden, weight, bias, targets = case()
+    bias[targets[0]] = -INF
+    parts = (hidden, weight.requires_grad_(not frozen), bias.requires_grad_(not frozen), targets)
+    truth = outcome(run, "reference", *parts, softcap=softcap, entropy_grad=True)
+    for cap in (128, 0.005):
+        ours = outcome(run, "torch", *parts, softcap=softcap, entropy_grad=True, max_memory_mib=cap)
+        assert ours[0][0] == -INF and worst(ours[1:], truth[1:]) < 1e-10
+        logp = linear_token_stats(hidden, weight, targets, bias=bias, softcap=softcap, max_memory_mib=cap).logp
+        (grad,) = torch.autograd.grad(logp.sum(), hidden)
+        assert grad[0].abs().max() == 0 and grad[1].abs().min() > 0
+
+
+@pytest.mark.parametrize("softcap", [None, 3.0])
+def test_all_but_one_masked(run, softcap):
+    hidden, weight, _, targets = case(width=40)
+    bias = torch.full((40,), -INF, dtype=torch.float64)
+    bias[33] = 0.5
+    full = compare(run, hidden, weight, bias, torch.full_like(targets, 33), softcap=softcap, entropy_grad=True)
+    assert all(x.abs().max() < 1e-14 for x in full)
+
+
+@pytest.mark.parametrize("backend", ["torch", "reference"])
+@pytest.mark.parametrize("cap", [128, 0.005])
+def test_nan_and_infinity_are_not_hidden_and_stay_in_their_row(backend, cap):
+    hidden, weight, bias, targets = case()
+    with torch.no_grad():
+        hidden[3, 2] = math.nan
+    out = linear_token_stats(hidden, weight, targets, max_memory_mib=cap, backend=backend)
+    for x in out:
+        assert x[3].isnan() and x.isfinite().sum() == 16
+    (grad,) = torch.autograd.grad((out.logp + out.self_certainty).sum(), hidden)
+    assert grad[3].isnan().all() and grad.isfinite().all(1).sum() == 16
+    bias[5] = INF
+    out = linear_token_stats(hidden, weight, targets, bias=bias, softcap=2.0, max_memory_mib=cap, backend=backend)
+    assert all(x.isnan().all() for x in out)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.parametrize("shift", [-200.0, 0.0, 200.0])
+@pytest.mark.parametrize("width", [128, 1000])
+def test_float32_is_no_worse_than_plain_float32(run, frozen, shift, width):
+    hidden, weight, bias, targets = case(rows=48, size=24, width=width, dtype=torch.float32)
+    parts = [hidden, weight.requires_grad_(not frozen), bias + shift]
+    truth = outcome(run, "reference", *doubled(*parts), targets, entropy_grad=True)
+    plain = outcome(run, "reference", *parts, targets, entropy_grad=True)
+    for cap in (128, 0.05):
+        ours = outcome(run, "torch", *parts, targets, entropy_grad=True, max_memory_mib=cap)
+        for a, b, c in zip(ours, plain, truth, strict=True):
+            assert worst([a], [c]) <= worst([b], [c]) + 1e-6
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.parametrize("cap", [128, 0.002])
+@pytest.mark.parametrize("gap", [8.0, 18.0])
+def test_nearly_certain_tokens_keep_their_gradient_in_float32(run, frozen, cap, gap):
+    """1 - p from 1e-2 to 1e-7, entropies likewise: to 1e-4 relative, where 1 - p_y from logp would be lost."""
+    width = 31
+    weight = torch.randn(width, 4, generator=torch.Generator().manual_seed(1)) * 0.1
+    weight[:, 0] = 0.0
+    weight[20, 0] = 1.0
+    hidden = torch.tensor([[gap, 1.0, -1.0, 0.5], [gap, -1.0, 0.3, 0.2]], requires_grad=True)
+    weight.requires_grad_(not frozen)
+    doubles = doubled(hidden, weight)
+    targets = torch.tensor([20, 20])
+    for used in ((0,), (1,)):
+        truth = outcome(run, "reference", *doubles, None, targets, used=used, entropy_grad=True)
+        ours = outcome(run, "torch", hidden, weight, None, targets, used=used, entropy_grad=True, max_memory_mib=cap)
+        for a, b in zip((*ours[:2], ours[3]), (*truth[:2], truth[3]), strict=True):
+            assert (a - b).norm() / b.norm() < 1e-4
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.parametrize("cap", [128, 0.05])
+def test_half_precision_is_accumulated_in_float32(run, dtype, frozen, cap):
+    hidden, weight, bias, targets = case(rows=40, size=32, width=500, scale=0.5, dtype=dtype)
+    parts = [hidden, weight.requires_grad_(not frozen), bias]
+    truth = outcome(run, "reference", *doubled(*parts), targets)
+    ours = outcome(run, "torch", *parts, targets, max_memory_mib=cap)
+    assert all(x.dtype == torch.float32 for x in ours[:3]) and all(x.dtype == dtype for x in ours[3:])
+    assert worst(ours[:3], truth[:3]) < 5e-6
+    for a, b in zip(ours[3:], truth[3:], strict=True):
+        assert ((a - b).abs() <= b.abs() * torch.finfo(dtype).eps + 2e-5).all()
+
+
+def test_mixed_precisions_and_autocast_do_not_lower_the_precision():
+    hidden, weight, _, targets = case(dtype=torch.float32)
+    plain = linear_token_stats(hidden, weight, targets)
+    mixed = linear_token_stats(hidden, weight.bfloat16(), targets)
+    same = linear_token_stats(hidden, weight.bfloat16().float(), targets)
+    assert torch.equal(mixed.logp, same.logp) and mixed.logp.dtype == torch.float32
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = linear_token_stats(hidden, weight, targets)
+        scored = token_stats(hidden.detach() @ weight.T, targets)
+    assert torch.equal(inside.logp, plain.logp) and scored.logp.dtype == torch.float32
+    assert linear_token_stats(hidden.double(), weight, targets).logp.dtype == torch.float64
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.parametrize("options", OPTIONS[:4])
+def test_gradcheck(frozen, options):
+    hidden, weight, bias, targets = case(rows=3, size=2, width=5, scale=0.7)
+    bias[(targets.max() + 1) % 5] = -INF if int(targets.max()) < 4 else 0.0
+    inputs = [hidden] if frozen else [hidden, weight.requires_grad_(), bias.requires_grad_()]
+
+    def call(h, w=weight, b=bias):
+        return tuple(linear_token_stats(h, w, targets, bias=b, max_memory_mib=0.003, **options))
+
+    assert torch.autograd.gradcheck(call, inputs)
+
+
+@pytest.mark.parametrize("backend", ["torch", "reference"])
+@pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.parametrize("targets", [[], [-100, -100]])
+def test_no_rows_and_only_ignored_rows(backend, frozen, targets):
+    hidden = torch.randn(len(targets), 4, requires_grad=True)
+    weight = torch.randn(7, 4, requires_grad=not frozen)
+    out = linear_token_stats(hidden, weight, torch.tensor(targets, dtype=torch.int64), backend=backend)
+    (out.logp + out.self_certainty).sum().backward()
+    assert all(x.shape == (len(targets),) and not x.any() for x in out)
+    assert hidden.grad.shape == hidden.shape and not hidden.grad.any()
+    assert frozen or not weight.grad.any()
+
+
+def test_strange_strides(run):
+    """Hidden transposed, weight transposed, targets strided, an expanded and a strided upstream gradient."""
+    hidden, weight, _, targets = case(rows=12)
+    hidden = hidden.detach().T.contiguous().T.reshape(3, 4, 6).requires_grad_()
+    weight = weight.T.contiguous().T
+    targets = torch.stack([targets, targets], 1)[:, 0].reshape(3, 4)
+    compare(run, hidden, weight, None, targets)
+    grads = []
+    for backend in ("torch", "reference"):
+        out = linear_token_stats(hidden, weight, targets, backend=backend)
+        loss = out.logp.mean() + out.self_certainty.T[::2].sum()
+        grads += torch.autograd.grad(loss, hidden)
+    assert torch.allclose(*grads, atol=1e-12)
+
+
+def test_two_backward_passes_agree_and_inputs_are_left_alone():
+    hidden, weight, bias, targets = case()
+    before = [x.detach().clone() for x in (hidden, weight, bias)]
+    out = linear_token_stats(hidden, weight, targets, bias=bias, entropy_grad=True, softcap=3.0)
+    loss = out.logp.sum() + out.entropy.sum()
+    (first,) = torch.autograd.grad(loss, hidden, retain_graph=True)
+    (second,) = torch.autograd.grad(loss, hidden)
+    assert torch.equal(first, second)
+    assert all(torch.equal(a, b) for a, b in zip(before, (hidden, weight, bias), strict=True))
+
+
+FROZEN, HEAD, BOTH = (True, False), (False, True), (True, True)
+EVERY = ("logp", "entropy", "self_certainty")
+
+
+@pytest.mark.parametrize(
+    "units, trained, used, ignored, options",
+    [
+        (1, (False, False), EVERY, 0, {}),
+        (2, FROZEN, ("logp",), 0, {}),
+        (2, FROZEN, EVERY[::2], 0, {}),
+        (2, FROZEN, ("logp",), 0, {"max_memory_mib": 0.01}),
+        (2, FROZEN, ("logp",), 0, {"softcap": 3.0}),
+        (3, FROZEN, EVERY, 0, {"entropy_grad": True}),
+        (4, FROZEN, EVERY[::2], 0, {"softcap": 3.0}),
+        (3, HEAD, ("logp",), 0, {}),
+        (4, BOTH, EVERY, 0, {"entropy_grad": True}),
+        (0.5, FROZEN, ("logp",), 30, {}),
+        (0, BOTH, ("logp",), 40, {}),
+    ],
+)
+def test_matrix_products(products, units, trained, used, ignored, options):
+    """Forward and backward, in units of 2 N H V."""
+    hidden, weight, bias, targets = case(rows=40, size=8, width=50)
+    targets[:ignored] = -100
+    hidden, weight = hidden.detach().requires_grad_(trained[0]), weight.requires_grad_(trained[1])
+    with products:
+        out = linear_token_stats(hidden, weight, targets, bias=bias, **options)
+        if any(trained):
+            sum(getattr(out, name).sum() for name in used).backward()
+    assert products.flops == units * 2 * 40 * 8 * 50
+
+
+@pytest.mark.parametrize("trained", [(False, False), (True, False), (True, True)])
+@pytest.mark.parametrize("options", [{}, {"softcap": 3.0, "entropy_grad": True}])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("cap", [0.5, 2.0])
+def test_memory_account(live_memory, trained, options, dtype, cap):
+    """Forward and backward stay within the cap beside what is kept: 160 bytes a token, residuals, gradients."""
+    rows, size, width = 300, 32, 4000
+    hidden, weight, _, targets = case(rows, size, width, dtype=dtype)
+    hidden, weight = hidden.detach().requires_grad_(trained[0]), weight.requires_grad_(trained[1])
+    with live_memory:
+        out = linear_token_stats(hidden, weight, targets, max_memory_mib=cap, **options)
+        if any(trained):
+            sum(x.sum() for x in out if x.requires_grad).backward()
+    kept = 160 * rows
+    if trained == (True, False):
+        kept += rows * size * (4 * (2 if "entropy_grad" in options else 1) + 4 + dtype.itemsize)
+    if trained == (True, True):
+        kept += (rows + width) * size * (4 + dtype.itemsize)
+    assert live_memory.peak <= cap * MIB + kept
+    assert live_memory.peak >= 0.3 * cap * MIB  # the cap is used, and the account sees it
+    assert 4 * rows * width > 2 * cap * MIB  # the logits alone would pass it
+
+
+@pytest.mark.parametrize("rows, size, width", [(6, 256, 4000), (2000, 256, 40)])
+def test_memory_account_of_casts(live_memory, rows, size, width):
+    """The float32 copies of bfloat16 weight and hidden states are tiled too."""
+    hidden, weight, _, targets = case(rows, size, width, dtype=torch.bfloat16)
+    with live_memory:
+        linear_token_stats(hidden.detach(), weight, targets, max_memory_mib=0.5)
+    assert 0.2 * MIB <= live_memory.peak <= 0.5 * MIB + 160 * rows
+    assert 4 * max(rows, width) * size > 2 * 0.5 * MIB  # a whole copy would pass the cap
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.integers(0, 10**5), st.integers(1, 3 * 10**5), st.integers(14, 72), st.integers(512, 40000),
+    st.integers(4, 40000), st.integers(1000, 2**31),
+)  # fmt: skip
+def test_a_tile_fits_its_budget(rows, columns, per_cell, per_row, per_column, budget):
+    least = per_cell + per_row + per_column
+    if least > budget:
+        with pytest.raises(ValueError, match="max_memory_mib"):
+            plan(rows, columns, per_cell, per_row, per_column, budget)
+        return
+    n, v = plan(rows, columns, per_cell, per_row, per_column, budget)
+    assert 1 <= n <= max(rows, 1) and 1 <= v <= columns
+    assert n * v * per_cell + n * per_row + v * per_column <= budget
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 9), st.integers(1, 5), st.integers(1, 60), st.floats(0.0025, 0.02), st.integers(0, 10**6))
+def test_any_tiling_equals_the_reference(rows, size, width, cap, seed):
+    hidden, weight, bias, targets = case(rows, size, width, seed=seed)
+    bias = torch.where((torch.arange(width) * 7 + seed) % 3 == 0, -INF, bias)
+    bias[targets] = 0.0
+    grads = []
+    for backend in ("torch", "reference"):
+        out = linear_token_stats(
+            hidden, weight, targets, bias=bias, entropy_grad=True, max_memory_mib=cap, backend=backend
+        )
+        grads.append([*out, *torch.autograd.grad(sum((i + 1) * x.sum() for i, x in enumerate(out)), hidden)])
+    assert worst(*grads) < 1e-10
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"weight": torch.zeros(5, 3)}, r"\(2, 4\), weight \(5, 3\)"),
+        ({"weight": torch.zeros(5, 4, dtype=torch.uint8)}, "torch.uint8"),
+        ({"weight": torch.zeros(0, 4)}, r"\(0, 4\)"),
+        ({"bias": torch.zeros(4)}, r"\(4,\)"),
+        ({"targets": torch.tensor([[0, 1]])}, r"\(1, 2\)"),
+        ({"targets": torch.tensor([0, 5])}, "target 5"),
+        ({"targets": torch.tensor([0, -7])}, "target -7"),
+        ({"vocab_size": 9}, "vocab_size=9"),
+        ({"max_memory_mib": 0}, "max_memory_mib=0"),
+        ({"max_memory_mib": 1e-4}, "MiB is the least"),
+        ({"temperature": -1.0}, "temperature=-1.0"),
+        ({"softcap": -3.0}, "softcap=-3.0"),
+        ({"backend": "triton"}, "'triton': valid are 'auto', 'torch', 'reference'"),
+    ],
+)
+def test_what_does_not_fit_is_named(change, message):
+    good = {"hidden": torch.zeros(2, 4), "weight": torch.zeros(5, 4), "targets": torch.tensor([0, 1])}
+    with pytest.raises(ValueError, match=message):
+        linear_token_stats(**{**good, **change})
