@@ -1,6 +1,6 @@
 """The command line: parse, call, print. Heavy libraries load when a run needs them.
 
-Exit codes: 0 done, 2 the input is wrong (nothing was started), 1 a failure, 130 interrupted (the run folders are whole).
+Exit codes: 0 done, 2 wrong input (nothing was started), 1 a failure, 130 interrupted (the run folders are whole).
 """
 
 import logging

@@ -126,9 +126,8 @@ def logits_stats(logits: Tensor, index: Tensor | None, targets: Tensor, width: i
     """TokenStats and Rows, one after the other, of the first `width` columns of logits[index] (None: of all rows)."""
     parts = []
     for rows in spans(len(targets), _logit_rows(len(targets), width, compute_dtype(logits), options)):
-        z = _picked(logits, index, rows, width)
-        parts.append(_row_stats(z, targets[rows], options.at(rows), options.softcap))
-        del z  # before the next one is made
+        x = _picked(logits, index, rows, width)
+        parts.append(_row_stats(x, targets[rows], options.at(rows), options.softcap))
     return join(parts)
 
 
@@ -146,12 +145,19 @@ def logits_gradient(
     """dloss/dlogits, shaped like logits [N, V]; 0 in the rows left out and the columns from `width` on."""
     out = torch.zeros_like(logits, memory_format=torch.contiguous_format)
     for rows in spans(len(targets), _logit_rows(len(targets), width, compute_dtype(logits), options)):
-        z, gain = temper(_picked(logits, index, rows, width), options.at(rows), options.softcap, slope=True)
-        target = Target.of(targets[rows], 0, width)
-        slope = logit_gradient(z, gain, saved.at(rows), up.at(rows), target, width).div_(options.at(rows))
+        x = _picked(logits, index, rows, width)
+        slope = _row_gradient(x, targets[rows], options.at(rows), options.softcap, saved.at(rows), up.at(rows))
         out[rows if index is None else index[rows], :width] = slope.to(out.dtype)
-        del z, gain, slope  # before the next ones are made
+        del x, slope  # before the next ones are made
     return out
+
+
+def _row_gradient(
+    x: Tensor, targets: Tensor, temperature: float | Tensor, softcap: float | None, saved: Rows, up: Upstream
+) -> Tensor:
+    z, gain = temper(x, temperature, softcap, slope=True)
+    target = Target.of(targets, 0, z.shape[1])
+    return logit_gradient(z, gain, saved, up, target, z.shape[1]).div_(temperature)
 
 
 def _logit_rows(n: int, width: int, dtype: torch.dtype, options: Options) -> int:

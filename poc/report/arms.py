@@ -159,7 +159,7 @@ def correct_anyhow(completion: Completion) -> bool | None:
 
 
 def _judged(arm: Arm, arms: list[Arm]) -> Judged:
-    control = next((a for a in arms if a.is_control and a is not arm), None)
+    control = next((a for a in arms if a.is_control and a.group == arm.group and a is not arm), None)
     over = verdicts.difference_of_changes(*(a.before_and_after(correct) for a in (arm, control))) if control else None
     verdict = verdicts.judge(
         arm.change,

@@ -46,9 +46,10 @@ def judge(
 ) -> Verdict:
     """The verdict on one arm.
 
-    change: accuracy after - before; moved: how many questions changed at all. anyhow: the same for accuracy regardless of format. control: the change of the
-    random-reward arm on the same model; over_control: this arm's change minus the control's. A gain that the control
-    makes too is drift, so it is no evidence for the reward; a loss stays a loss, whatever caused it.
+    change: accuracy after - before; moved: how many questions changed at all. anyhow: the same for accuracy regardless
+    of format. control: the change of the random-reward arm on the same model; over_control: this arm's change minus the
+    control's. A gain that the control makes too is drift, so it is no evidence for the reward; a loss stays a loss,
+    whatever caused it.
     """
     if change is None:
         return Verdict("not measured")

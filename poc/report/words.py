@@ -89,11 +89,10 @@ def sentence(judged: Judged) -> str:
         return _why_not_measured(judged)
     before, after, change = arm.curve[0][1].value, arm.curve[-1][1].value, arm.change
     numbers = f"{percent(before)} → {percent(after)}, {points(change)[:-1]}, {count(change.n, 'question')})"
-    drifted = "no more than control" in judged.verdict.remarks
     lead = {
         "helps": "Accuracy rose",
         "hurts": "Accuracy fell",
-        "no evidence": "Accuracy rose, but so did the control's" if drifted else "No clear change of accuracy",
+        "no evidence": _no_evidence(judged),
         "drift": "A reward without information moved accuracy: treat changes of this size as drift",
         "steady": "A reward without information did not measurably move accuracy, as it should be",
     }[word]
@@ -159,6 +158,13 @@ def by_verdict(judged: list[Judged]) -> list[tuple[str, str]]:
 def _listed(names: list[str]) -> str:
     more = f" and {len(names) - 12} more" if len(names) > 12 else ""
     return ", ".join(names[:12]) + more
+
+
+def _no_evidence(judged: Judged) -> str:
+    if "few prompts" in judged.verdict.remarks:
+        return "Not enough questions for a verdict"
+    drifted = "no more than control" in judged.verdict.remarks
+    return "Accuracy rose, but so did the control's" if drifted else "No clear change of accuracy"
 
 
 def _peaked(judged: Judged) -> str:

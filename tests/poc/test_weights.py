@@ -114,7 +114,7 @@ def test_a_damaged_cache_is_built_again_and_said(cache):
         lambda: (cache / "m" / "x.json").unlink(),
         lambda: (cache / "m" / "extra.json").write_text("{}"),
         lambda: (cache / "m" / MANIFEST).write_text("torn"),
-        lambda: (cache / "m" / MANIFEST).write_text(json.dumps({"format": 0, "files": {}})),
+        lambda: edit_manifest(cache / "m" / MANIFEST, format=0),
     ]
     for n, damage in enumerate(damages, start=2):
         damage()
@@ -122,6 +122,10 @@ def test_a_damaged_cache_is_built_again_and_said(cache):
             cached("m", build)
         assert len(caught) == 1 and len(built) == n and (cache / "m" / "x.json").read_text() == "{}"
     assert [p.name for p in cache.iterdir()] == ["m"]
+
+
+def edit_manifest(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 def test_a_failed_build_leaves_nothing(cache):
