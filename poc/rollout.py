@@ -2,8 +2,8 @@
 
 A prompt is computed once, its cache is expanded to the rows that continue it, and a finished row leaves the batch.
 Tokens come from the untruncated tempered softmax over the real vocabulary, by inverse transform sampling: row i uses
-the i-th row of one table of uniform numbers, so that what a row draws does not depend on which others are still alive. The
-statistics are taken from the same logits. Not here: top-k, top-p, stop strings, beam search.
+the i-th row of one table of uniform numbers, so that what a row draws does not depend on which others are still alive.
+The statistics are taken from the same logits. Not here: top-k, top-p, stop strings, beam search.
 """
 
 from collections.abc import Sequence

@@ -16,6 +16,7 @@ import torch
 
 from poc import rewards
 from poc.config import RunConfig
+from poc.display import Watch
 from poc.evaluate import evaluate
 from poc.models import Policy
 from poc.objective import advantages
@@ -27,13 +28,12 @@ from poc.update import UpdateRecord, optimise
 
 def train(
     config: RunConfig, policy: Policy, data: dict[str, list[Example]], folder: RunFolder,
-    *, encode: Callable[[Example], list[int]], interrupted: Callable[[], bool], watch: Callable[[StepRecord], None],
-    start: dict,
+    *, encode: Callable[[Example], list[int]], interrupted: Callable[[], bool], watch: Watch, start: dict,
 ) -> str:  # fmt: skip
     """Train `policy` on data["train"], evaluate on data["holdout"], write `folder`; "done" or "interrupted".
 
-    `encode` gives an example's prompt tokens; `interrupted` is asked after each step; `watch` sees each record; `start`
-    is the evaluation of the start model.
+    `encode` gives an example's prompt tokens; `interrupted` is asked after each step; `watch` shows what happens;
+    `start` is the evaluation of the start model.
     """
     options = config.train
     functions = rewards.select(config.reward, config.length_norm)
@@ -55,7 +55,7 @@ def train(
         timing = {"rollout": sampled - started, "update": time.perf_counter() - sampled}
         record = step_record(step, groups, parts, advantage, config, update, timing)
         folder.log_step(record, groups, parts)
-        watch(record)
+        watch.step(record)
 
         stop = interrupted()
         if stop or step % config.evaluate.every == 0 or step == options.steps:
@@ -63,7 +63,10 @@ def train(
         if stop:
             return "interrupted"
         if step % config.evaluate.every == 0 or step == options.steps:
-            folder.log_evaluation(evaluate(policy, data["holdout"], config, step=step, encode=encode))
+            watch.evaluating()
+            evaluation = evaluate(policy, data["holdout"], config, step=step, encode=encode)
+            folder.log_evaluation(evaluation)
+            watch.evaluated(evaluation)
     return "done"
 
 

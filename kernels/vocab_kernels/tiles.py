@@ -197,8 +197,6 @@ def logit_gradient(z: Tensor, gain: Tensor | None, rows: Rows, up: Upstream, tar
     z.sub_(rows.top)
     slope = z.exp().div_(rows.s)
     if up.entropy is not None:
-        if dead is not None:
-            z.masked_fill_(dead, 0.0)
         slope.mul_(z.sub_(rows.mean).mul_(-up.entropy).add_(up.on_others()))
     else:
         slope.mul_(up.on_others())
@@ -206,5 +204,5 @@ def logit_gradient(z: Tensor, gain: Tensor | None, rows: Rows, up: Upstream, tar
     if up.certainty is not None:
         slope.sub_(up.certainty / rows.count)
     if dead is not None:
-        slope.masked_fill_(dead, 0.0)
+        slope.masked_fill_(dead, 0.0)  # also what 0 * -inf left there
     return slope if gain is None else slope.mul_(gain)

@@ -1,4 +1,4 @@
-"""What the lab models learn from: arithmetic (levels 0-2) and Knights and Knaves (2-3 people), train split only.
+"""What the lab models learn from: two-digit sums and Knights and Knaves with 2 or 3 people, train split only.
 
 Base text is the bare question and a worked solution; instruct text is the same in the chat template, after the
 instruction. Hold-out and canary questions never occur, so that a gain on them is not memory.
@@ -13,7 +13,7 @@ from torch import Tensor
 from poc.tasks import DOMAINS, split_of
 
 LOGIC_FIRST = {("logic", 0): 0.5, ("logic", 1): 0.5}
-ALL = {("math", 0): 0.55, ("math", 1): 0.1, ("math", 2): 0.1, ("logic", 0): 0.1, ("logic", 1): 0.15}
+ALL = {("math", 0): 0.65, ("logic", 0): 0.15, ("logic", 1): 0.2}
 Text = tuple[str, str]  # prompt, completion
 
 

@@ -1,4 +1,4 @@
-"""linear_token_stats: the torch backend against the reference, its edge cases, its account of memory and products."""
+"""linear_token_stats: the torch backend against the reference, its edge cases."""
 
 import math
 
@@ -7,11 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from vocab_kernels import linear_token_stats, token_stats
-from vocab_kernels.tiles import plan
 
 INF = math.inf
 WIDTHS = [1, 2, 31, 128, 1000]
-MIB = 2**20
 
 
 def case(rows=17, size=6, width=31, scale=1.5, dtype=torch.float64, seed=0):
@@ -260,87 +258,6 @@ def test_two_backward_passes_agree_and_inputs_are_left_alone():
     (second,) = torch.autograd.grad(loss, hidden)
     assert torch.equal(first, second)
     assert all(torch.equal(a, b) for a, b in zip(before, (hidden, weight, bias), strict=True))
-
-
-FROZEN, HEAD, BOTH = (True, False), (False, True), (True, True)
-EVERY = ("logp", "entropy", "self_certainty")
-
-
-@pytest.mark.parametrize(
-    "units, trained, used, ignored, options",
-    [
-        (1, (False, False), EVERY, 0, {}),
-        (2, FROZEN, ("logp",), 0, {}),
-        (2, FROZEN, EVERY[::2], 0, {}),
-        (2, FROZEN, ("logp",), 0, {"max_memory_mib": 0.01}),
-        (2, FROZEN, ("logp",), 0, {"softcap": 3.0}),
-        (3, FROZEN, EVERY, 0, {"entropy_grad": True}),
-        (4, FROZEN, EVERY[::2], 0, {"softcap": 3.0}),
-        (3, HEAD, ("logp",), 0, {}),
-        (4, BOTH, EVERY, 0, {"entropy_grad": True}),
-        (0.5, FROZEN, ("logp",), 30, {}),
-        (0, BOTH, ("logp",), 40, {}),
-    ],
-)
-def test_matrix_products(products, units, trained, used, ignored, options):
-    """Forward and backward, in units of 2 N H V."""
-    hidden, weight, bias, targets = case(rows=40, size=8, width=50)
-    targets[:ignored] = -100
-    hidden, weight = hidden.detach().requires_grad_(trained[0]), weight.requires_grad_(trained[1])
-    with products:
-        out = linear_token_stats(hidden, weight, targets, bias=bias, **options)
-        if any(trained):
-            sum(getattr(out, name).sum() for name in used).backward()
-    assert products.flops == units * 2 * 40 * 8 * 50
-
-
-@pytest.mark.parametrize("trained", [(False, False), (True, False), (True, True)])
-@pytest.mark.parametrize("options", [{}, {"softcap": 3.0, "entropy_grad": True}])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("cap", [0.5, 2.0])
-def test_memory_account(live_memory, trained, options, dtype, cap):
-    """Forward and backward stay within the cap beside what is kept: 160 bytes a token, residuals, gradients."""
-    rows, size, width = 300, 32, 4000
-    hidden, weight, _, targets = case(rows, size, width, dtype=dtype)
-    hidden, weight = hidden.detach().requires_grad_(trained[0]), weight.requires_grad_(trained[1])
-    with live_memory:
-        out = linear_token_stats(hidden, weight, targets, max_memory_mib=cap, **options)
-        if any(trained):
-            sum(x.sum() for x in out if x.requires_grad).backward()
-    kept = 160 * rows
-    if trained == (True, False):
-        kept += rows * size * (4 * (2 if "entropy_grad" in options else 1) + 4 + dtype.itemsize)
-    if trained == (True, True):
-        kept += (rows + width) * size * (4 + dtype.itemsize)
-    assert live_memory.peak <= cap * MIB + kept
-    assert live_memory.peak >= 0.3 * cap * MIB  # the cap is used, and the account sees it
-    assert 4 * rows * width > 2 * cap * MIB  # the logits alone would pass it
-
-
-@pytest.mark.parametrize("rows, size, width", [(6, 256, 4000), (700, 1024, 40)])
-def test_memory_account_of_casts(live_memory, rows, size, width):
-    """The float32 copies of bfloat16 weight and hidden states are tiled too."""
-    hidden, weight, _, targets = case(rows, size, width, dtype=torch.bfloat16)
-    with live_memory:
-        linear_token_stats(hidden.detach(), weight, targets, max_memory_mib=0.5)
-    assert 0.2 * MIB <= live_memory.peak <= 0.5 * MIB + 100 * rows
-    assert 4 * max(rows, width) * size > 2 * 0.5 * MIB  # a whole copy would pass the cap
-
-
-@settings(deadline=None, max_examples=200)
-@given(
-    st.integers(0, 10**5), st.integers(1, 3 * 10**5), st.integers(14, 72), st.integers(512, 40000),
-    st.integers(4, 40000), st.integers(1000, 2**31),
-)  # fmt: skip
-def test_a_tile_fits_its_budget(rows, columns, per_cell, per_row, per_column, budget):
-    least = per_cell + per_row + per_column
-    if least > budget:
-        with pytest.raises(ValueError, match="max_memory_mib"):
-            plan(rows, columns, per_cell, per_row, per_column, budget)
-        return
-    n, v = plan(rows, columns, per_cell, per_row, per_column, budget)
-    assert 1 <= n <= max(rows, 1) and 1 <= v <= columns
-    assert n * v * per_cell + n * per_row + v * per_column <= budget
 
 
 @settings(deadline=None, max_examples=40)

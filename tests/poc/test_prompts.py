@@ -128,7 +128,7 @@ def test_end_of_turn_ids(plain, chat):
     assert end_of_turn_ids(chat) == {chat.eos_token_id}
     chat.add_special_tokens({"additional_special_tokens": ["<|im_end|>", "<stop>"]})
     assert end_of_turn_ids(chat) == {chat.eos_token_id, chat.convert_tokens_to_ids("<|im_end|>")}
-    chat.chat_template = chat.chat_template.replace("<eos>", "\n<stop><eos>")
-    assert chat.convert_tokens_to_ids("<stop>") in end_of_turn_ids(chat)
-    chat.chat_template = chat.chat_template.replace("\n<stop><eos>", "")
+    chat.chat_template = chat.chat_template.replace("<eos>", "\n<stop><user>")
+    assert end_of_turn_ids(chat) == set(chat.convert_tokens_to_ids(["<stop>", "<|im_end|>"]))  # and not <user>
+    chat.chat_template = chat.chat_template.replace("\n<stop><user>", "")
     assert end_of_turn_ids(chat) == {chat.convert_tokens_to_ids("<|im_end|>")}
