@@ -17,7 +17,7 @@ setup(
     package_dir={"vocab_kernels": "kernels/vocab_kernels"},
     package_data={
         "poc": ["configs/*.yaml"],
-        "poc.lab": ["*/*.json", "*/*.safetensors", "*/README.md"],
+        "poc.lab": ["*/*.json", "*/*.jinja", "*/*.safetensors", "*/README.md"],
         "poc.report": ["*.html", "*.css", "*.j2"],
     },
     install_requires=[

@@ -130,7 +130,7 @@ def _dtype(device: torch.device) -> torch.dtype:
 
 
 def _base_model(source: str, located: Located, device, dtype, quantization: str) -> PreTrainedModel:
-    """The frozen causal LM, in eval mode: dropout would make the policy ratio differ from 1 before the first step."""
+    """The causal LM in `dtype` on `device`. Raises InputError when it cannot be loaded whole."""
     nf4 = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
     )
@@ -146,7 +146,7 @@ def _base_model(source: str, located: Located, device, dtype, quantization: str)
         raise InputError(f"model: {source}: the weights lack {sorted(info['missing_keys'])[0]}: save the model again")
     if device.type == "cpu":
         _mend_nf4_on_cpu(source, model)
-    return model.eval()
+    return model
 
 
 def _mend_nf4_on_cpu(source: str, model: PreTrainedModel) -> None:
@@ -181,7 +181,7 @@ def _with_lora(base, source: str, located: Located, rank: int, alpha: float) -> 
         model = get_peft_model(base, config, autocast_adapter_dtype=True)
     saved = model.peft_config["default"]
     saved.base_model_name_or_path, saved.revision = source, located.revision
-    return model.eval()
+    return model.eval()  # dropout would make the policy ratio differ from 1 before the first step
 
 
 def _load_adapter(model: PeftModel, folder: Path) -> None:

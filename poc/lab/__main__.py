@@ -16,7 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from poc.lab import corpus, measure, tokenizer
 
-LOGIC_STEPS, BASE_STEPS, INSTRUCT_STEPS = 1000, 800, 800
+LOGIC_STEPS, BASE_STEPS, INSTRUCT_STEPS = 1000, 1100, 700
 CONFIG = dict(
     hidden_size=128, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=4, intermediate_size=288,
     max_position_embeddings=1024, tie_word_embeddings=True, rope_theta=10000.0, bos_token_id=None,
@@ -30,10 +30,12 @@ def new_model(tokens) -> LlamaForCausalLM:
     return LlamaForCausalLM(LlamaConfig(vocab_size=len(tokens), **ends, **CONFIG))
 
 
-def fit(model: LlamaForCausalLM, data: Iterator, steps: int, learning_rate: float, warmup: int = 100) -> None:
-    """AdamW, a linear warm-up, then a constant rate."""
+def fit(model: LlamaForCausalLM, data: Iterator, steps: int, learning_rate: float, last: float = 1.0) -> None:
+    """AdamW, 100 steps of linear warm-up, then a linear way to `last` times the learning rate."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / warmup))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / 100, 1 - (1 - last) * step / steps)
+    )
     started = time.monotonic()
     for step in range(1, steps + 1):
         ids, labels = next(data)
@@ -66,7 +68,7 @@ def main() -> None:
     fit(model, corpus.batches(plain, corpus.base_text, corpus.LOGIC_FIRST, Random(1), 32), LOGIC_STEPS, 1.5e-3)
     fit(model, corpus.batches(plain, corpus.base_text, corpus.ALL, Random(2), 48), BASE_STEPS, 1e-3)
     save(model, plain, (out or measure.HERE) / "base")
-    fit(model, corpus.batches(chat, corpus.instruct_text, corpus.ALL, Random(3), 48), INSTRUCT_STEPS, 1e-3)
+    fit(model, corpus.batches(chat, corpus.instruct_text, corpus.INSTRUCT, Random(3), 48), INSTRUCT_STEPS, 1e-3, last=0.2)
     save(model, chat, (out or measure.HERE) / "instruct")
     if out is None:
         measure.write()

@@ -14,6 +14,7 @@ from poc.tasks import DOMAINS, split_of
 
 LOGIC_FIRST = {("logic", 0): 0.5, ("logic", 1): 0.5}
 ALL = {("math", 0): 0.65, ("logic", 0): 0.15, ("logic", 1): 0.2}
+INSTRUCT = {("math", 0): 0.4, ("logic", 0): 0.25, ("logic", 1): 0.35}
 Text = tuple[str, str]  # prompt, completion
 
 
