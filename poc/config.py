@@ -93,7 +93,7 @@ class Train(Section):
     steps: int = Field(60, ge=1)
     prompts_per_step: int = Field(16, ge=1)
     group_size: int = Field(8, ge=2)
-    learning_rate: Number | None = Field(None, gt=0)  # None: 5e-4 for the lab models, 3e-5 for others
+    learning_rate: Number | None = Field(None, gt=0)  # None: 2e-4 for the lab models, 3e-5 for others
     temperature: Number = Field(1.0, gt=0)
     max_new_tokens: int | None = Field(None, ge=1)  # None: the domain's own
     inner_epochs: int = Field(1, ge=1)
@@ -107,7 +107,7 @@ class Train(Section):
 
 
 class Evaluate(Section):
-    every: int = Field(10, ge=1)  # steps; the start and the end are always evaluated
+    every: int = Field(5, ge=1)  # steps; the start and the end are always evaluated
     samples: int = Field(4, ge=1)  # completions per prompt at temperature 1, beside the greedy one
     transitional_words: list[str] = list(TRANSITIONAL_WORDS)
 

@@ -17,7 +17,7 @@ from poc.config import Arm, PilotConfig, RunConfig
 from poc.display import Watch
 from poc.records import Example, InputError, Split
 
-LEARNING_RATE = {True: 5e-4, False: 3e-5}  # is a lab model: those are so small that an adapter must move far
+LEARNING_RATE = {True: 2e-4, False: 3e-5}  # is a lab model: those are so small that an adapter must move far
 
 
 @dataclass(frozen=True, slots=True)
