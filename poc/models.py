@@ -21,13 +21,16 @@ from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
+from transformers.utils.logging import disable_progress_bar
 
 from poc.prompts import default_format, end_of_turn_ids
 from poc.records import InputError
 from poc.weights import Located, locate
 
 ADAPTER = "adapter_model.safetensors"
+NF4_BLOCK = 64
+disable_progress_bar()  # its bars would run into ours
 
 
 @dataclass(frozen=True)
@@ -132,8 +135,9 @@ def _dtype(device: torch.device) -> torch.dtype:
 def _base_model(source: str, located: Located, device, dtype, quantization: str) -> PreTrainedModel:
     """The causal LM in `dtype` on `device`. Raises InputError when it cannot be loaded whole."""
     nf4 = BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
-    )
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=_kept_whole(located) if device.type == "cpu" and quantization == "nf4" else None,
+    )  # fmt: skip
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
             located.folder, dtype=dtype, device_map={"": device}, use_safetensors=True, trust_remote_code=False,
@@ -144,26 +148,19 @@ def _base_model(source: str, located: Located, device, dtype, quantization: str)
         raise InputError(f"model: {source} cannot be loaded as a causal language model: {reason}") from error
     if info["missing_keys"]:  # transformers would start them at random
         raise InputError(f"model: {source}: the weights lack {sorted(info['missing_keys'])[0]}: save the model again")
-    if device.type == "cpu":
-        _mend_nf4_on_cpu(source, model)
+    for module in model.modules():
+        if isinstance(module, Linear4bit):  # repacked in eval mode (AVX512-BF16), it would lose its gradient
+            module.support_avx512bf16_for_cpu = False
     return model
 
 
-def _mend_nf4_on_cpu(source: str, model: PreTrainedModel) -> None:
-    """Avoid two silent errors of bitsandbytes 0.50 on the CPU.
-
-    A layer that it repacks for AVX512-BF16 in eval mode loses its gradient: never repack. One whose rows are not whole
-    blocks is dequantised with the wrong scales: InputError.
-    """
-    for name, module in model.named_modules():
-        if isinstance(module, Linear4bit):
-            module.support_avx512bf16_for_cpu = False
-            block = module.weight.quant_state.blocksize
-            if module.in_features % block:
-                raise InputError(
-                    f"quantization: nf4 on the CPU needs a multiple of {block} inputs in every layer, and of {source} "
-                    f"{name} has {module.in_features}: set quantization: none"
-                )
+def _kept_whole(located: Located) -> list[str]:
+    """The head, and the layers that bitsandbytes 0.50 would misread on the CPU: rows that are not whole blocks of 64."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(located.folder))
+    linear = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    head = model.get_output_embeddings()
+    return [name for name, module in linear.items() if module is head or module.in_features % NF4_BLOCK]
 
 
 def _with_lora(base, source: str, located: Located, rank: int, alpha: float) -> PeftModel:

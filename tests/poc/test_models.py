@@ -225,11 +225,16 @@ def copy_dequantised(policy, dense):
     return stir(dense)
 
 
-def test_nf4_layers_that_the_cpu_misreads_are_refused(tmp_path):
+def test_nf4_leaves_layers_that_the_cpu_misreads_as_they_are(tmp_path):
+    """Rows of 96 are one and a half blocks: bitsandbytes dequantises them with wrong scales (25 % error, not 9 %)."""
     folder = save_model(tmp_path / "m", LlamaConfig(**{**SHAPE, "intermediate_size": 96}))
-    with pytest.raises(InputError, match="model.layers.0.mlp.down_proj has 96: set quantization: none"):
-        load_policy(str(folder), quantization="nf4", **LORA)
-    load_policy(str(folder), quantization="none", **LORA)
+    loaded = [load_policy(str(folder), quantization=q, **LORA) for q in ("nf4", "none")]
+    layers, truth = (dict(policy.model.get_base_model().named_modules()) for policy in loaded)
+    down, up = (f"model.layers.0.mlp.{name}_proj.base_layer" for name in ("down", "up"))
+    assert torch.equal(layers[down].weight, truth[down].weight)
+    weight = dequantize_4bit(layers[up].weight.data, layers[up].weight.quant_state)
+    assert 0 < (weight - truth[up].weight).norm() < 0.12 * truth[up].weight.norm()
+    assert not isinstance(loaded[0].model.get_output_embeddings(), Linear4bit)
 
 
 def test_the_cpu_default_is_float32_unquantised(folders):
