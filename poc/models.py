@@ -155,7 +155,7 @@ def _base_model(source: str, located: Located, device, dtype, quantization: str)
 
 
 def _kept_whole(located: Located) -> list[str]:
-    """The head, and the layers that bitsandbytes 0.50 would misread on the CPU: rows that are not whole blocks of 64."""
+    """The head, and what bitsandbytes 0.50 would misread on the CPU: layers whose rows are not whole blocks of 64."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(located.folder))
     linear = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
