@@ -18,7 +18,7 @@ offline-models: $(STAMP)
 test: $(STAMP)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/python -m pytest $(ARGS)
+	$(VENV)/bin/python -m pytest -n 2 $(ARGS)
 
 # The stamp is written last. Without it .venv is unfinished, or was left so by an interrupted run, and is made anew.
 $(STAMP): setup.py pyproject.toml constraints-cpu.txt

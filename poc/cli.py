@@ -91,8 +91,8 @@ def _run(config, jobs, out: Path, is_pilot: bool) -> None:
     from poc.interrupt import deferred
 
     data = stage.prepare(jobs)
+    runfolder.create_empty(out)
     if is_pilot:
-        runfolder.create_empty(out)
         runfolder.write_config(out, config)
     with watching(sum(job.config.train.steps for job in jobs)) as watch, deferred(watch.say) as interrupted:
         watch.say(f"{len(jobs)} run(s) of {jobs[0].config.train.steps} steps into {out}")

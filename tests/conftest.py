@@ -1,5 +1,9 @@
 """Shared doubles: a random two-layer model of the lab's kind, saved as a folder like any other."""
 
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: the workers share the cores
+
 import pytest
 import torch
 
