@@ -13,7 +13,7 @@ from poc.records import Example, InputError, Split, Verdict
 from poc.tasks import logic, math, own
 
 DOMAINS = {"math": math, "logic": logic}
-ATTEMPTS_PER_EXAMPLE = 400  # draws before a split is called exhausted
+PATIENCE = 5000  # draws without a new question before a split is called exhausted
 MEASURING_SEED = 0  # hold-out and canary: every arm and every seed is measured on the same questions
 
 
@@ -56,12 +56,12 @@ def generate(domain: str, level: int, split: Split, count: int, seed: int) -> li
     Raises InputError when the split does not hold that many different questions.
     """
     found: dict[str, Example] = {}
-    for index in range(count * ATTEMPTS_PER_EXAMPLE):
-        if len(found) == count:
-            break
+    index = last = 0
+    while len(found) < count and index - last < PATIENCE:
         example, key = DOMAINS[domain].generate(seed, index, level)
-        if split_of(key) == split:
-            found.setdefault(example.question, example)
+        if split_of(key) == split and example.question not in found:
+            found[example.question], last = example, index
+        index += 1
     if len(found) < count:
         raise InputError(
             f"data.{split}: {count} asked for, but {domain} level {level} has about {len(found)} different {split} "
