@@ -92,7 +92,8 @@ class Policy:
     def save_adapter(self, folder: str | Path) -> None:
         """Write adapter_model.safetensors and adapter_config.json, as PEFT reads them, the same bytes each time."""
         Path(folder).mkdir(parents=True, exist_ok=True)
-        state = {k: v.detach().cpu().contiguous() for k, v in get_peft_model_state_dict(self.model).items()}
+        state = get_peft_model_state_dict(self.model, save_embedding_layers=False)
+        state = {k: v.detach().cpu().contiguous() for k, v in state.items()}
         save_file(state, Path(folder) / ADAPTER, metadata={"format": "pt"})
         config = copy.copy(self.model.peft_config["default"])
         config.inference_mode = True
@@ -196,7 +197,7 @@ def _load_adapter(model: PeftModel, folder: Path) -> None:
             raise InputError(
                 f"adapter: {folder} has {name} {saved.get(name)}, the configuration {ours}: make them equal"
             )
-    expected = {k: v.shape for k, v in get_peft_model_state_dict(model).items()}
+    expected = {k: v.shape for k, v in get_peft_model_state_dict(model, save_embedding_layers=False).items()}
     found = {k: v.shape for k, v in state.items()}
     if wrong := sorted(k for k in expected.keys() | found.keys() if expected.get(k) != found.get(k)):
         raise InputError(
