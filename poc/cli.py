@@ -5,6 +5,7 @@ Exit codes: 0 done, 2 wrong input (nothing was started), 1 a failure, 130 interr
 
 import logging
 import os
+import shutil
 import sys
 import warnings
 from datetime import datetime
@@ -52,12 +53,14 @@ def train(config: Config = None, out: Out = None, set: Set = None, seed: Seed = 
 @app.command()
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Run or pilot folders.")],
-    out: Annotated[Path | None, typer.Option("--out", help="HTML file; report.html in the first folder.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="HTML file; report.html in the folder, of several: here.")
+    ] = None,
 ) -> None:
     """Write one offline HTML page about finished runs."""
     from poc.report import write
 
-    print(write(runs, out or runs[0] / "report.html"))
+    print(write(runs, out or (runs[0] if len(runs) == 1 else Path()) / "report.html"))
 
 
 @app.command()
@@ -94,11 +97,16 @@ def _run(config, jobs, out: Path, is_pilot: bool) -> None:
     runfolder.create_empty(out)
     if is_pilot:
         runfolder.write_config(out, config)
-    with watching(sum(job.config.train.steps for job in jobs)) as watch, deferred(watch.say) as interrupted:
+    with watching(sum(job.config.train.steps for job in jobs)) as watch, deferred(watch) as interrupted:
         watch.say(f"{len(jobs)} run(s) of {jobs[0].config.train.steps} steps into {out}")
         if is_pilot:
             runfolder.write_json(out / "environment.json", runfolder.environment())
-        state = stage.run(jobs, data, watch, interrupted)
+        try:
+            state = stage.run(jobs, data, watch, interrupted)
+        except InputError:  # found with the tokenizer only: nothing has been trained
+            if not watch.done:
+                shutil.rmtree(out)
+            raise
     from poc.report import write
 
     print(f"{state}: report in {write([out], out / 'report.html')}")

@@ -1,7 +1,7 @@
 """Configuration: pydantic models, YAML in, an unknown key is an error, the resolved copy is saved with the run.
 
 Every key has a default, so that `poc train` and `poc pilot` run without a file. Whatever is wrong is an InputError of
-one line that names the key, the value and the nearest valid name, before any weights load.
+one line that names the key and the value (for a name: the nearest valid one), before any weights load.
 """
 
 import difflib
@@ -46,9 +46,9 @@ class Data(Section):
 
     domain: str = "math"
     level: int = Field(0, ge=0)
-    train: int = Field(512, ge=1)
-    holdout: int = Field(256, ge=2)
-    canary: int = Field(64, ge=0)
+    train: int = Field(512, ge=1, le=1_000_000)
+    holdout: int = Field(256, ge=2, le=1_000_000)
+    canary: int = Field(64, ge=0, le=1_000_000)
     file: str | None = None  # .jsonl, .csv or .parquet
     dataset: str | None = None  # a Hugging Face dataset: a Hub id or a local folder
     subset: str | None = None  # its configuration name
@@ -90,7 +90,7 @@ class Lora(Section):
 
 
 class Train(Section):
-    steps: int = Field(60, ge=1)
+    steps: int = Field(60, ge=1, le=1_000_000)
     prompts_per_step: int = Field(16, ge=1)
     group_size: int = Field(8, ge=2)
     learning_rate: Number | None = Field(None, gt=0)  # None: 2e-4 for the lab models, 3e-5 for others
@@ -103,7 +103,7 @@ class Train(Section):
     max_grad_norm: Number = Field(1.0, gt=0)
     micro_batch: int = Field(128, ge=1)  # completions per forward and backward pass
     sample_rows: int = Field(1024, ge=1)  # completions that are sampled at once
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**31)
 
 
 class Evaluate(Section):
@@ -179,7 +179,7 @@ class PilotConfig(_Common):
 
     models: dict[str, str] = {"base": "lab:base", "instruct": "lab:instruct"}
     arms: list[Arm] = Field(list(DEFAULT_ARMS), min_length=1)
-    seeds: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1)
+    seeds: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field([0], min_length=1)
 
     @model_validator(mode="after")
     def _check(self):
@@ -187,6 +187,10 @@ class PilotConfig(_Common):
             if arm.model not in self.models:
                 raise ValueError(f"arms.{i}.model: {arm.model!r} is not in models{nearest(arm.model, self.models)}")
             _check_reward(arm.reward)
+        if self.train.seed:
+            raise ValueError(
+                f"train.seed = {self.train.seed}: a pilot takes its seeds from seeds, for example seeds=[0,1]"
+            )
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds: {self.seeds} names a seed twice")
         labels = [arm.label for arm in self.arms]
@@ -254,7 +258,7 @@ def _read(path: Path) -> dict:
         tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)  # noqa: S506 (a SafeLoader)
     except InputError as error:
         raise InputError(f"config {path}: {error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"config {path}: not YAML: {' '.join(str(error).split())[:200]}") from None
     if tree is not None and not isinstance(tree, dict):
         raise InputError(f"config {path}: must hold keys and values, holds a {type(tree).__name__}")
@@ -272,7 +276,7 @@ def _override(tree: dict, override: str) -> None:
             raise InputError(f"--set {override}: {name} is not a section")
     try:
         tree[last] = yaml.load(value, Loader=_UniqueKeys)  # noqa: S506 (a SafeLoader)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):
         raise InputError(f"--set {override}: {value!r} cannot be read as a value") from None
 
 
@@ -280,6 +284,8 @@ def _one_line(kind: type[Section], error: ValidationError, where: str) -> str:
     first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")  # a misspelt key explains a missing one
     key = ".".join(map(str, first["loc"]))
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if kind is RunConfig and key in ("models", "arms", "seeds"):
+        return f"config {where}: key {key!r} belongs to a pilot: run it with poc pilot"
     if first["type"] == "extra_forbidden":
         return (
             f"config {where}: unknown key {key!r}{nearest(str(first['loc'][-1]), _keys(kind, first['loc'][:-1]))}{more}"

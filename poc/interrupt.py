@@ -1,20 +1,22 @@
-"""Ctrl-C: the first one asks the run to end after its step, the second ends it at once."""
+"""Ctrl-C: the first asks the run to end after its step; a second, or one before any step, ends it at once."""
 
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from poc.display import Watch
+
 
 @contextmanager
-def deferred(say: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
+def deferred(watch: Watch) -> Iterator[Callable[[], bool]]:
     """Yields a function that tells whether SIGINT or SIGTERM came; a second signal raises KeyboardInterrupt."""
     came = []
 
     def handle(number, frame) -> None:
-        if came:
+        if came or not watch.done:
             raise KeyboardInterrupt
         came.append(number)
-        say("stopping after this step (once more to stop at once)")
+        watch.say("stopping after this step (once more to stop at once)")
 
     previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

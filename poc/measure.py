@@ -1,6 +1,7 @@
 """`poc evaluate RUN|MODEL`: the hold-out metrics of a run's last checkpoint or of a model as it is."""
 
 import json
+import os
 from pathlib import Path
 
 from rich.table import Table
@@ -18,6 +19,8 @@ def measure(target: str, out: Path | None, overrides: list[str]) -> dict:
         config = load(RunConfig, None, [*overrides, f"model={json.dumps(target)}"])
     if out is not None and out.exists():
         raise InputError(f"--out {out}: exists already; name another file")
+    if out is not None and not os.access(out.parent, os.W_OK):
+        raise InputError(f"--out {out}: {out.parent} is not a folder that you may write to; name another")
     config = pilot.resolve(config)
     sources.check_source(config.model)
     data = tasks.load(config.data, config.train.seed)
@@ -34,7 +37,7 @@ def measure(target: str, out: Path | None, overrides: list[str]) -> dict:
     evaluation = evaluate(policy, data["holdout"], config, step=0, encode=encode)
     if out is not None:
         runfolder.write_json(out, evaluation)
-    _print(target, evaluation)
+    _print(evaluation)
     return evaluation
 
 
@@ -49,10 +52,13 @@ def _of_run(folder: Path, overrides: list[str]) -> tuple[RunConfig, Path]:
     return load(RunConfig, str(folder / "config.yaml"), overrides), checkpoints[-1]
 
 
-def _print(name: str, evaluation: dict) -> None:
-    table = Table("metric", "value", "95 % interval", "prompts", title=None)
+def _print(evaluation: dict) -> None:
+    """A table in a terminal, plain lines elsewhere."""
+    table = Table("metric", "value", "95 % interval", "prompts")
     for metric, entry in evaluation["summary"].items():
-        value = "-" if entry["value"] is None else f"{entry['value']:.3f}"
-        interval = "-" if entry["low"] is None else f"{entry['low']:.3f} to {entry['high']:.3f}"
-        table.add_row(metric, value, interval, str(entry["n"]))
-    console.print(table)
+        value, low, high = ("-" if entry[key] is None else f"{entry[key]:.3f}" for key in ("value", "low", "high"))
+        table.add_row(metric, value, f"{low} to {high}", str(entry["n"]))
+        if not console.is_terminal:
+            print(f"{metric} {value} ({low} to {high}, {entry['n']} prompts)")
+    if console.is_terminal:
+        console.print(table)

@@ -19,7 +19,7 @@ from bitsandbytes.nn import Linear4bit
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
@@ -94,7 +94,7 @@ class Policy:
         Path(folder).mkdir(parents=True, exist_ok=True)
         state = get_peft_model_state_dict(self.model, save_embedding_layers=False)
         state = {k: v.detach().cpu().contiguous() for k, v in state.items()}
-        save_file(state, Path(folder) / ADAPTER, metadata={"format": "pt"})
+        (Path(folder) / ADAPTER).write_bytes(save(state, metadata={"format": "pt"}))  # a full disk is an OSError
         config = copy.copy(self.model.peft_config["default"])
         config.inference_mode = True
         config.target_modules = sorted(config.target_modules)  # a set: its order changes from process to process

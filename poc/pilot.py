@@ -82,7 +82,7 @@ def _check_labels(config: RunConfig, data: Data) -> None:
     if config.reward.get("verifiable") and unlabelled:
         raise InputError(
             f"reward verifiable: {unlabelled} of {len(data['train'])} training questions have no answer in column "
-            f"{config.data.answer!r}: label them, or use rewards that need none, such as self_certainty"
+            f"{config.data.answer!r}: label them, or leave this reward out (in a pilot: set your own arms)"
         )
 
 
@@ -196,6 +196,6 @@ def check_lengths(data: Data, encode, policy, config: RunConfig) -> None:
     longest = max((example for split in data.values() for example in split), key=lambda example: len(encode(example)))
     if len(encode(longest)) + config.train.max_new_tokens > limit:
         raise InputError(
-            f"{longest.id}: a prompt of {len(encode(longest))} tokens and train.max_new_tokens = "
+            f"{longest.id} ({longest.text[:30]!r}...): a prompt of {len(encode(longest))} tokens and max_new_tokens = "
             f"{config.train.max_new_tokens} do not fit the {limit} tokens of {policy.source}: shorten one of them"
         )

@@ -59,6 +59,31 @@ def test_bad_input_is_exit_2_and_one_line(arguments, names, place, monkeypatch, 
     assert {p.name for p in place.iterdir()} == before  # nothing was started
 
 
+def test_a_full_disk_is_one_line_and_exit_1(place, monkeypatch, capsys, tiny_folder):
+    from poc.runfolder import RunFolder
+
+    def full(*_):
+        raise OSError(28, "No space left on device", "checkpoints/x")
+
+    monkeypatch.setattr(RunFolder, "save_checkpoint", full)
+    small = ["train.steps=1", "data.train=4", "data.holdout=2", "data.canary=0", "train.max_new_tokens=2"]
+    arguments = [part for option in (f"model={tiny_folder}", *small) for part in ("--set", option)]
+    monkeypatch.setattr(sys, "argv", ["poc", "train", "--out", "run", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    error = capsys.readouterr().err
+    assert stopped.value.code == 1 and error.count("\n") == 1 and "No space left on device" in error
+    assert json.loads((place / "run" / "outcome.json").read_text())["status"] == "failed"
+
+
+def test_a_mistake_found_after_loading_leaves_nothing(place, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["poc", "train", "--out", "run", "--set", "train.max_new_tokens=100000"])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 2 and "do not fit" in capsys.readouterr().err
+    assert not (place / "run").exists()
+
+
 def test_help_is_light():
     code = (
         "import sys; from poc import cli; assert not {'torch', 'transformers', 'numpy', 'datasets'} & set(sys.modules)"
