@@ -1,8 +1,8 @@
 """Train the embedded pair from scratch and measure it: `python -m poc.lab`.
 
 Deterministic on one machine (fixed seeds, two threads). The base learns logic, then everything, and is stopped early
-on purpose: it should be right on 30 to 60 % of the questions at temperature 1. The instruct model goes on from the base in the
-chat template until it is surer of itself.
+on purpose: it should be right on 30 to 60 % of the questions at temperature 1. The instruct model goes on from the base
+in the chat template until it is surer of itself.
 """
 
 import argparse
