@@ -55,6 +55,8 @@ class Watch:
 
     def evaluated(self, evaluation: dict) -> None:
         """One line: accuracy on the hold-out (entropy where it has no labels), and how long it took."""
+        if not self.done:  # the time left is reckoned from the first step on: loading and measuring happen once
+            self.started = time.monotonic()
         shown = {"accuracy": "accuracy", "accuracy_greedy": "greedy", "entropy": "entropy"}
         known = {
             name: evaluation["summary"][key]["value"] for key, name in shown.items() if key in evaluation["summary"]
