@@ -7,7 +7,7 @@ A row (one token) is folded tile by tile. With m the highest z so far and o its 
     total  = sum_v (z_v - m), count          over the columns that are not -inf
 
 and a higher maximum m' rescales it, with d = m - m' and r = e^d: others' = r others + tile, moment' = r (moment + d s)
-+ tile, total' = total + count d + tile. Of the old top (now r) and the tile's top the smaller joins `others`.
++ tile, total' = total + count d + tile. Where the tile holds the new top, the old one (now r) joins `others`.
 
 Nothing here knows where logits come from or keeps a gradient tape.
 """
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from vocab_kernels.reference import TokenStats
 
-ROWS = 512  # rows of a tile before its columns are cut: enough to make a matrix product of it
+ROWS = 1024  # rows of a tile before its columns are cut: enough to make a matrix product of it
 
 
 def plan(rows: int, columns: int, per_cell: int, per_row: int, per_column: int, budget: int) -> tuple[int, int]:
@@ -44,12 +44,16 @@ def floor(dtype: torch.dtype) -> float:
     return torch.finfo(dtype).min / 2
 
 
-def temper(x: Tensor, temperature: float | Tensor, softcap: float | None, slope: bool) -> tuple[Tensor, Tensor | None]:
-    """x [n, v] becomes cap(x) / T in place; also cap'(x) [n, v] if asked for. Infinities pass the cap."""
+def temper(
+    x: Tensor, temperature: float | Tensor, softcap: float | None, slope: bool, out: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """x [n, v] becomes cap(x) / T in place; also cap'(x) [n, v] (in `out`) if asked for. Infinities pass the cap."""
     gain = None
     if softcap is not None:
-        gain = x.div(softcap).tanh_()
-        torch.where(x.isinf(), x, gain * softcap, out=x)
+        endless = x.isinf()
+        kept = x[endless]
+        gain = torch.div(x, softcap, out=out).tanh_()
+        torch.mul(gain, softcap, out=x)[endless] = kept
         gain = gain.square_().neg_().add_(1.0) if slope else None
     if isinstance(temperature, Tensor) or temperature != 1.0:
         x.div_(temperature)
@@ -89,27 +93,38 @@ class Running(NamedTuple):
         return cls(torch.full_like(zero, floor(dtype)), zero, zero, zero, zero, zero)
 
 
-def fold(run: Running, z: Tensor, target: Target) -> tuple[Running, Tensor, Tensor]:
-    """The state with tile z [n, v] added; e^(z - top) [n, v]; d [n, 1]. z becomes z - top, and 0 where it was -inf."""
-    high, at = z.max(1, keepdim=True)
+def fold(run: Running, z: Tensor, target: Target, scratch: Tensor) -> tuple[Running, Tensor, Tensor]:
+    """The state with tile z [n, v] added; e^(z - top) [n, v]; d [n, 1]. z becomes z - top, and 0 where it was -inf.
+
+    scratch [2, n, v]: the first half holds the result e.
+    """
+    high = z.amax(1, keepdim=True)
     top = torch.maximum(run.top, high)
     own = torch.where(target.inside, z.gather(1, target.column), run.own)
-    e = z.sub_(top).exp()
+    e = torch.exp(z.sub_(top), out=scratch[0])
     total, count = _live(z)
-    highest = e.gather(1, at)
-    others = e.scatter_(1, at, 0.0).sum(1, keepdim=True)
-    e.scatter_(1, at, highest)
     drop = run.top - top
     r = drop.exp()
+    mine = high >= run.top
     run = Running(
         top,
-        r * run.others + others + torch.minimum(r, highest),
-        r * (run.moment + drop * (1 + run.others)) + (e * z).sum(1, keepdim=True),
+        r * run.others + _without_top(e, mine, scratch[1]) + torch.where(mine, r, 0.0),
+        r * (run.moment + drop * (1 + run.others)) + torch.mul(e, z, out=scratch[1]).sum(1, keepdim=True),
         run.total + run.count * drop + total,
         run.count + count,
         own,
     )
     return run, e, drop
+
+
+def _without_top(e: Tensor, mine: Tensor, spare: Tensor) -> Tensor:
+    """Sums of the rows of e; without their highest column in the rows `mine` [n, 1]. spare: like e, overwritten."""
+    others = e.sum(1, keepdim=True)
+    rows = mine.squeeze(1).nonzero().squeeze(1)
+    if len(rows):  # the search for a column costs more than all other passes: only where the top is new
+        part = torch.index_select(e, 0, rows, out=spare[: len(rows)])
+        others[rows] = part.scatter_(1, part.argmax(1, keepdim=True), 0.0).sum(1, keepdim=True)
+    return others
 
 
 def _live(z: Tensor) -> tuple[Tensor, Tensor | int]:
@@ -140,8 +155,8 @@ class Rows(NamedTuple):
 
 
 def finish(run: Running, temperature: float | Tensor, softcap: float | None) -> tuple[TokenStats, Rows]:
-    """The outputs [n] and what a backward pass needs. A row that is all -inf has no distribution: NaN."""
-    others = run.others.masked_fill(run.count == 0, torch.nan)
+    """The outputs [n] and what a backward pass needs. Rows with NaN, with +inf, or all -inf: no distribution, NaN."""
+    others = run.others.masked_fill((run.count == 0) | run.total.isnan(), torch.nan)
     s, log_s = 1 + others, others.log1p()
     own = run.own - run.top
     mean = run.moment / s

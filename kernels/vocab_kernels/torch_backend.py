@@ -12,6 +12,7 @@ beside the statistics, by one more matrix product on the tile at hand; the backw
 has the derivation and the account of memory and products. No autograd here: see autograd.py.
 """
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -32,6 +33,7 @@ from vocab_kernels.tiles import (
 )
 
 ROW_BYTES = 512  # the per-row numbers of a tile (state, targets, indices): about 40 of at most 8 bytes, rounded up
+CACHE = 16 * 2**20  # bytes of a tile's temporaries on a CPU: what stays in its last cache between two passes
 
 
 class Options(NamedTuple):
@@ -101,14 +103,16 @@ class Layer(NamedTuple):
         per_row = ROW_BYTES + (width if self.hidden.dtype != self.dtype else 0)
         per_column = self.dtype.itemsize + (width if self.weight.dtype != self.dtype else 0)
         return plan(*self.hidden.shape[:1], len(self.weight), options.per_cell(self.dtype), per_row, per_column,
-                    options.budget)  # fmt: skip
+                    min(options.budget, CACHE) if self.hidden.device.type == "cpu" else options.budget)  # fmt: skip
 
-    def logits(self, hidden: Tensor, columns: slice) -> tuple[Tensor, Tensor]:
-        """Raw logits [n, v] of hidden [n, H] in the compute dtype, and the weight's rows in it, [v, H]."""
+    def logits(self, hidden: Tensor, columns: slice, out: Tensor) -> Tensor:
+        """Raw logits of hidden [n, H] (compute dtype) into `out` [n, v]; returns the weight's rows in it, [v, H]."""
         weight = self.weight[columns].to(self.dtype)
         if self.bias is None:
-            return hidden @ weight.T, weight
-        return torch.addmm(self.bias[columns].to(self.dtype), hidden, weight.T), weight
+            torch.mm(hidden, weight.T, out=out)
+        else:
+            torch.addmm(self.bias[columns].to(self.dtype), hidden, weight.T, out=out)
+        return weight
 
 
 def spans(length: int, step: int) -> Iterator[slice]:
@@ -134,7 +138,7 @@ def logits_stats(logits: Tensor, index: Tensor | None, targets: Tensor, width: i
 def _row_stats(x: Tensor, targets: Tensor, temperature: float | Tensor, softcap: float | None) -> tuple[Tensor, ...]:
     z, _ = temper(x, temperature, softcap, slope=False)
     run = Running.start(len(z), z.dtype, z.device)
-    run, _, _ = fold(run, z, Target.of(targets, 0, z.shape[1]))
+    run, _, _ = fold(run, z, Target.of(targets, 0, z.shape[1]), z.new_empty(2, *z.shape))
     stats, saved = finish(run, temperature, softcap)
     return *stats, *saved
 
@@ -188,18 +192,28 @@ def _fold_columns(layer: Layer, rows: slice, width: int, options: Options, kept:
     """Fold all columns of some rows, tile by tile."""
     hidden = layer.hidden[rows].to(layer.dtype)
     run = Running.start(len(hidden), layer.dtype, hidden.device)
+    tiles = 3 if options.softcap is None else 4  # z, e, a product, a slope
+    cells = hidden.new_empty(tiles * len(hidden) * width)
     for columns in spans(len(layer.weight), width):
-        run = _fold_tile(run, layer, hidden, rows, columns, options, kept)
+        shape = (tiles, len(hidden), columns.stop - columns.start)
+        run = _fold_tile(run, layer, hidden, rows, columns, options, kept, cells[: math.prod(shape)].view(shape))
     return run
 
 
 def _fold_tile(
-    run: Running, layer: Layer, hidden: Tensor, rows: slice, columns: slice, options: Options, kept: Residuals | None
+    run: Running,
+    layer: Layer,
+    hidden: Tensor,
+    rows: slice,
+    columns: slice,
+    options: Options,
+    kept: Residuals | None,
+    cells: Tensor,
 ) -> Running:
-    x, weight = layer.logits(hidden, columns)
-    z, gain = temper(x, options.at(rows), options.softcap, slope=kept is not None)
+    weight = layer.logits(hidden, columns, cells[0])
+    z, gain = temper(cells[0], options.at(rows), options.softcap, slope=kept is not None, out=cells[-1])
     target = Target.of(layer.targets[rows], columns.start, z.shape[1])
-    run, e, drop = fold(run, z, target)
+    run, e, drop = fold(run, z, target, cells[1:3])
     if kept is not None:
         if columns.start:
             kept.rescale(drop)
@@ -272,7 +286,8 @@ def _add_tile_gradient(
     up: Upstream,
 ) -> None:
     """Add the part of a tile to the gradients [hidden, weight, bias] that are not None."""
-    x, weight = layer.logits(hidden, columns)
+    x = hidden.new_empty(len(hidden), columns.stop - columns.start)
+    weight = layer.logits(hidden, columns, x)
     z, gain = temper(x, options.at(rows), options.softcap, slope=True)
     target = Target.of(layer.targets[rows], columns.start, z.shape[1])
     slope = logit_gradient(z, gain, saved, up, target, len(layer.weight)).div_(options.at(rows))
