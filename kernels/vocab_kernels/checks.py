@@ -5,12 +5,16 @@ not looked for: they come out as NaN.
 """
 
 import math
+import os
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 
+from vocab_kernels.head import Packed
+
 IGNORED = -100  # the target of a token that is left out
-BACKENDS = ("auto", "torch", "reference")
+BACKENDS = ("auto", "triton", "torch", "reference")
 
 
 def require(condition: bool, message: str) -> None:
@@ -18,10 +22,18 @@ def require(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
-def backend(name: str) -> str:
-    """The backend that runs: "torch" for "auto"."""
+def backend(name: str, device: torch.device) -> str:
+    """The backend that runs on `device`: for "auto" Triton on CUDA where it is installed, else torch."""
     require(name in BACKENDS, f"backend={name!r}: valid are {', '.join(map(repr, BACKENDS))}")
-    return "torch" if name == "auto" else name
+    installed = find_spec("triton") is not None
+    if name == "auto":
+        return "triton" if device.type == "cuda" and installed else "torch"
+    if name == "triton":
+        require(installed, "backend='triton': the package triton is not installed; use backend='torch'")
+        interpreted = os.environ.get("TRITON_INTERPRET", "0") not in ("", "0")
+        way_out = "use backend='torch', or set TRITON_INTERPRET=1 before triton is imported (slow, for tests)"
+        require(device.type == "cuda" or interpreted, f"backend='triton': the tensors are on {device}; {way_out}")
+    return name
 
 
 def logits(x: Tensor, targets: Tensor) -> None:
@@ -30,20 +42,36 @@ def logits(x: Tensor, targets: Tensor) -> None:
     _targets(targets, x.shape[:-1], "logits", x.device)
 
 
-def linear(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> None:
+def linear(hidden: Tensor, weight: Tensor | Packed, bias: Tensor | None, targets: Tensor) -> None:
     for name, x in (("hidden", hidden), ("weight", weight), ("bias", bias)):
         if x is not None:
             _floating(name, x)
             require(x.device == hidden.device, f"{name} is on {x.device}, hidden on {hidden.device}")
     shapes = f"hidden has shape {tuple(hidden.shape)}, weight {tuple(weight.shape)}"
-    fits = hidden.ndim >= 1 and weight.ndim == 2 and hidden.shape[-1] == weight.shape[1] and weight.numel() > 0
+    fits = hidden.ndim >= 1 and len(weight.shape) == 2 and hidden.shape[-1] == weight.shape[1] and 0 not in weight.shape
     require(fits, f"{shapes}: [..., H] and [V, H] are needed")
     if bias is not None:
-        require(bias.shape == weight.shape[:1], f"bias has shape {tuple(bias.shape)}: ({len(weight)},) is needed")
+        require(bias.shape == weight.shape[:1], f"bias has shape {tuple(bias.shape)}: ({weight.shape[0]},) is needed")
     _targets(targets, hidden.shape[:-1], "hidden", hidden.device)
 
 
-def _floating(name: str, x: Tensor) -> None:
+def lora(parts: tuple[Tensor, Tensor, float] | None, weight: Tensor | Packed) -> None:
+    if parts is None:
+        return
+    require(isinstance(parts, tuple) and len(parts) == 3, f"lora={type(parts).__name__}: (A, B, scale) is needed")
+    a, b, scale = parts
+    for name, x in (("A", a), ("B", b)):
+        _floating(f"lora's {name}", x)
+        require(x.device == weight.device, f"lora's {name} is on {x.device}, weight on {weight.device}")
+    (rows, size), shapes = weight.shape, f"lora has A {tuple(a.shape)} and B {tuple(b.shape)}"
+    fits = a.ndim == b.ndim == 2 and a.shape[1] == size and b.shape[0] == rows and a.shape[0] == b.shape[1] > 0
+    require(fits, f"{shapes}: [r, {size}] and [{rows}, r] are needed")
+    require(
+        not isinstance(scale, Tensor) and math.isfinite(scale), f"lora has scale {scale}: a finite number is needed"
+    )
+
+
+def _floating(name: str, x: Tensor | Packed) -> None:
     valid = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
     require(x.dtype in valid, f"{name} has dtype {x.dtype}: float16, bfloat16, float32 or float64 is needed")
 

@@ -58,14 +58,22 @@ def linear_token_stats(
     hidden: Tensor,
     weight: Tensor,
     bias: Tensor | None,
+    low: Tensor | None,
+    up: Tensor | None,
     targets: Tensor,
     temperature: float | Tensor,
     softcap: float | None,
     entropy_grad: bool,
 ) -> TokenStats:
-    """hidden [n, H], weight [V, H], bias [V] or None: the logits are built, then `token_stats`."""
-    dtype = compute_dtype(hidden, weight, bias)
-    logits = hidden.to(dtype) @ weight.to(dtype).T
+    """hidden [n, H], weight [V, H]; bias [V], low [n, r], up [V, r] or None: the logits are built, then `token_stats`.
+
+    weight: a tensor, or a 4-bit one with `take`.
+    """
+    dtype = compute_dtype(hidden, weight, bias, low, up)
+    dense = weight if isinstance(weight, Tensor) else weight.take(slice(None)).to(weight.dtype)
+    logits = hidden.to(dtype) @ dense.to(dtype).T
     if bias is not None:
         logits = logits + bias.to(dtype)
+    if low is not None:
+        logits = logits + low.to(dtype) @ up.to(dtype).T
     return token_stats(logits, targets, temperature, softcap, entropy_grad)

@@ -5,12 +5,15 @@ are left out of the self-certainty mean, and receive no gradient. Neither NaN no
 one, or holds nothing but -inf, the outputs of that row are NaN.
 """
 
+from importlib import import_module
+from types import ModuleType
+
 import torch
 from torch import Tensor
 
-from vocab_kernels import autograd, checks, reference
+from vocab_kernels import autograd, checks, reference, torch_backend
+from vocab_kernels.head import Layer, Options, Packed
 from vocab_kernels.reference import TokenStats, compute_dtype
-from vocab_kernels.torch_backend import Layer, Options
 
 LOGITS_BUDGET = 128 * 2**20  # bytes for the temporaries of token_stats
 
@@ -22,19 +25,22 @@ def token_stats(
     temperature: float | Tensor = 1.0,
     softcap: float | None = None,
     vocab_size: int | None = None,
+    inplace_backward: bool = False,
     backend: str = "auto",
 ) -> TokenStats:
     """Log-probability of the target, entropy and self-certainty of every token, in nats, from its logits.
 
     logits [..., V] of any float dtype; targets [...] int64, -100 leaves a token out (outputs and gradient 0).
     temperature: a float or a tensor shaped like targets, z = cap(logits) / temperature. softcap: c of
-    cap(x) = c tanh(x / c). vocab_size: columns from it on are padding. backend: "auto", "torch" or "reference".
+    cap(x) = c tanh(x / c). vocab_size: columns from it on are padding. inplace_backward: the gradient is written over
+    the logits, which saves their size in memory; nothing else may need them after, and a second backward pass raises.
+    backend: "auto" (Triton on CUDA, else torch), "triton", "torch" or "reference" (the plain definition).
     All three outputs [...] are differentiable with respect to logits; float32, or float64 for float64 logits.
     A target on a -inf logit gives logp -inf without gradient. Raises ValueError naming what does not fit.
     Source of the definitions: reference.py.
     """
-    name = checks.backend(backend)
     checks.logits(logits, targets)
+    name = checks.backend(backend, logits.device)
     checks.softcap(softcap)
     width = checks.columns(vocab_size, logits.shape[-1])
     flat, dtype = logits.reshape(-1, logits.shape[-1]), compute_dtype(logits)
@@ -44,7 +50,8 @@ def token_stats(
             rows = flat if index is None else flat[index]
             out = reference.token_stats(rows[:, :width], kept, heat, softcap)
         else:
-            out = autograd.token_stats(flat, index, kept, width, Options(heat, softcap, LOGITS_BUDGET))
+            options = Options(heat, softcap, LOGITS_BUDGET)
+            out = autograd.token_stats(_module(name), flat, index, kept, width, options, inplace_backward)
     return _restore(out, index, targets)
 
 
@@ -54,6 +61,7 @@ def linear_token_stats(
     targets: Tensor,
     *,
     bias: Tensor | None = None,
+    lora: tuple[Tensor, Tensor, float] | None = None,
     temperature: float | Tensor = 1.0,
     softcap: float | None = None,
     vocab_size: int | None = None,
@@ -64,29 +72,56 @@ def linear_token_stats(
     """`token_stats` of the logits hidden @ weight.T + bias, which are never held as a whole.
 
     hidden [..., H], weight [V, H], bias [V], each of any float dtype; logits are accumulated in float32 (float64 where
-    one of them is). logp and self_certainty are differentiable with respect to hidden and, where they require grad,
-    weight and bias; entropy only with entropy_grad=True, which costs one more matrix product and [n, H] of memory for
-    a frozen head. A masked token is one whose bias is -inf. max_memory_mib caps the temporaries of a pass, beside
-    inputs, outputs, gradients and what is kept for the backward pass (kernels/README.md has the account; the
-    reference backend knows no cap). The other arguments and the errors are those of `token_stats`.
+    one of them is). weight may also be a Params4bit of bitsandbytes (NF4 or FP4, frozen), unpacked tile by tile. lora:
+    (A [r, H], B [V, r], s) adds s B A to the weight. logp and self_certainty are differentiable with respect to hidden
+    and, where they require grad, weight, bias, A and B; entropy only with entropy_grad=True, which for a frozen head
+    costs one more matrix product and [n, H] of memory. A masked token is one whose bias is -inf. max_memory_mib caps
+    the temporaries of a pass, beside inputs, outputs, gradients and what is kept for the backward pass
+    (kernels/README.md has the account; the reference backend knows no cap). The other arguments and the errors are
+    those of `token_stats`.
     """
-    name = checks.backend(backend)
+    weight = Packed.of(weight) if hasattr(weight, "quant_state") else weight
     checks.linear(hidden, weight, bias, targets)
+    checks.lora(lora, weight)
+    name = checks.backend(backend, hidden.device)
     checks.softcap(softcap)
     budget = checks.budget(max_memory_mib)
-    width = checks.columns(vocab_size, len(weight))
-    if width < len(weight):
-        weight, bias = weight[:width], None if bias is None else bias[:width]
-    flat, dtype = hidden.reshape(-1, hidden.shape[-1]), compute_dtype(hidden, weight, bias)
+    width = checks.columns(vocab_size, weight.shape[0])
+    flat, dtype = hidden.reshape(-1, hidden.shape[-1]), compute_dtype(hidden, weight, bias, *(lora or ())[:2])
     kept, index, heat = _prepare(targets, width, temperature, dtype)
     flat = flat if index is None else flat[index]
     with torch.autocast(hidden.device.type, enabled=False):
+        layer = _layer(flat, weight, bias, lora, kept, width, dtype)
         if name == "reference":
-            out = reference.linear_token_stats(flat, weight, bias, kept, heat, softcap, entropy_grad)
+            out = reference.linear_token_stats(*layer, heat, softcap, entropy_grad)
         else:
-            layer = Layer(flat, weight, bias, kept)
-            out = autograd.linear_token_stats(layer, Options(heat, softcap, budget), entropy_grad)
+            out = autograd.linear_token_stats(_module(name), layer, Options(heat, softcap, budget), entropy_grad)
     return _restore(out, index, targets)
+
+
+def _layer(
+    hidden: Tensor,
+    weight: Tensor | Packed,
+    bias: Tensor | None,
+    lora: tuple[Tensor, Tensor, float] | None,
+    targets: Tensor,
+    width: int,
+    dtype: torch.dtype,
+) -> Layer:
+    """The first `width` columns of the head; the low-rank part of its input, s h Aᵀ, computed in `dtype`."""
+    low = up = None
+    if lora is not None:
+        a, b, scale = lora
+        low, up = scale * (hidden.to(dtype) @ a.to(dtype).T), b[:width]
+    if width < weight.shape[0]:
+        weight = weight.narrow(width) if isinstance(weight, Packed) else weight[:width]
+        bias = None if bias is None else bias[:width]
+    return Layer(hidden, weight, bias, low, up, targets)
+
+
+def _module(name: str) -> ModuleType:
+    """The backend's module; Triton is imported when it is first used."""
+    return torch_backend if name == "torch" else import_module("vocab_kernels.triton_backend")
 
 
 def _prepare(

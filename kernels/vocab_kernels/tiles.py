@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from vocab_kernels.head import Options
 from vocab_kernels.reference import TokenStats
 
 ROWS = 1024  # rows of a tile before its columns are cut: enough to make a matrix product of it
@@ -145,16 +146,30 @@ class Rows(NamedTuple):
     mean: Tensor  # sum_v p_v (z_v - m)
     count: Tensor  # columns that are not -inf
     own: Tensor  # z_y - m
-    p: Tensor  # p_y
     q: Tensor  # 1 - p_y
-    gain: Tensor  # cap'(x_y) / T
-    possible: Tensor  # bool: z_y > -inf
 
     def at(self, rows: slice) -> "Rows":
         return Rows(*(x[rows] for x in self))
 
+    @property
+    def p(self) -> Tensor:
+        """p_y."""
+        return self.own.exp() / self.s
 
-def finish(run: Running, temperature: float | Tensor, softcap: float | None) -> tuple[TokenStats, Rows]:
+    @property
+    def possible(self) -> Tensor:
+        """bool: z_y > -inf."""
+        return ~self.own.isneginf()
+
+    def gain(self, options: Options) -> Tensor:
+        """cap'(x_y) / T; 0 where y is impossible."""
+        gain = torch.ones_like(self.own)
+        if options.softcap is not None:
+            gain = 1 - ((self.own + self.top) * options.temperature / options.softcap).square()
+        return torch.where(self.possible, gain / options.temperature, 0.0)
+
+
+def finish(run: Running) -> tuple[TokenStats, Rows]:
     """The outputs [n] and what a backward pass needs. Rows with NaN, with +inf, or all -inf: no distribution, NaN."""
     others = run.others.masked_fill((run.count == 0) | run.total.isnan(), torch.nan)
     s, log_s = 1 + others, others.log1p()
@@ -162,11 +177,7 @@ def finish(run: Running, temperature: float | Tensor, softcap: float | None) -> 
     mean = run.moment / s
     stats = TokenStats(own - log_s, log_s - mean, log_s - run.total / run.count - run.count.log())
     q = -stats.logp.expm1()  # no cancellation: a logp near 0 is -log1p(others)
-    possible = ~run.own.isneginf()
-    gain = torch.ones_like(s) if softcap is None else 1 - (run.own * temperature / softcap).square()
-    gain = torch.where(possible, gain / temperature, 0.0)
-    rows = Rows(run.top, s, mean, run.count, own, own.exp() / s, q, gain, possible)
-    return TokenStats(*(x.squeeze(1) for x in stats)), rows
+    return TokenStats(*(x.squeeze(1) for x in stats)), Rows(run.top, s, mean, run.count, own, q)
 
 
 class Upstream(NamedTuple):
