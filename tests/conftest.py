@@ -7,6 +7,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: the workers share
 import pytest
 import torch
 
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # before triton: its kernels run on the CPU
+
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory):

@@ -19,7 +19,7 @@ from vocab_kernels.torch_backend import add_small_gradients
 
 SPAN = 16384  # columns of logits per program: fixed, so that a row is summed in the same order in every batch
 BLOCK = {4: 4096, 8: 2048}  # columns in registers, by bytes of a number
-TILE = {4: 8192, 8: 2048}  # columns of a linear head's tile: a program holds one row of it in registers
+TILE = {4: 4096, 8: 2048}  # columns of a linear head's tile: a program holds one row of it in registers
 INTERPRETED = triton.knobs.runtime.interpret
 
 

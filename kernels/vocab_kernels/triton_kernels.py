@@ -33,12 +33,14 @@ def _log1p(x):
     """log(1 + x) for x >= 0 with relative precision: tl.log of a float32 near 1 has an absolute one only."""
     u = 1 + x
     if x.dtype == tl.float64:
-        return tl.where(u == 1, x, tl.log(u) * (x / tl.where(u == 1, 1.0, u - 1)))
-    h = x / (2 + x)  # log(1 + x) = 2 artanh(h), h <= 1/3 for x <= 1
-    w = h * h
-    tail = 1 / 9 + w * (1 / 11 + w * (1 / 13 + w * (1 / 15)))
-    near = 2 * h * (1 + w * (1 / 3 + w * (1 / 5 + w * (1 / 7 + w * tail))))
-    return tl.where(x < 1, near, tl.log(u))
+        near = tl.log(u) * (x / tl.where(u == 1, 1.0, u - 1))  # the rounding error of u cancels
+        return tl.where(u == 1, x, near)
+    else:
+        h = x / (2 + x)  # log(1 + x) = 2 artanh(h), h <= 1/3 for x <= 1
+        w = h * h
+        tail = 1 / 9 + w * (1 / 11 + w * (1 / 13 + w * (1 / 15)))
+        near = 2 * h * (1 + w * (1 / 3 + w * (1 / 5 + w * (1 / 7 + w * tail))))
+        return tl.where(x < 1, near, tl.log(u))
 
 
 @triton.jit
@@ -46,8 +48,9 @@ def _temper(x, inverse, CAP: tl.constexpr):
     """z = cap(x) / T and cap'(x); infinities pass the cap."""
     if CAP is None:
         return x * inverse, 1.0
-    t = _tanh(x / CAP)
-    return tl.where(tl.abs(x) == float("inf"), x, t * CAP) * inverse, 1 - t * t
+    else:
+        t = _tanh(x * (1.0 / CAP))
+        return tl.where(tl.abs(x) == float("inf"), x, t * CAP) * inverse, 1 - t * t
 
 
 @triton.jit
@@ -174,11 +177,7 @@ def slope_kernel(
     z, gain = _temper(x, inverse, CAP)
     saved_ptr += i
     top, s, mean = tl.load(saved_ptr), tl.load(saved_ptr + n), tl.load(saved_ptr + 2 * n)
-    count, own, q = (
-        tl.load(saved_ptr + 3 * n),
-        tl.load(saved_ptr + 4 * n),
-        tl.load(saved_ptr + 5 * n),
-    )
+    count, own, q = tl.load(saved_ptr + 3 * n), tl.load(saved_ptr + 4 * n), tl.load(saved_ptr + 5 * n)
     p_own = tl.exp(own) / s
     on_rest = tl.full((BLOCK,), 0.0, dtype)
     on_target = tl.full((), 0.0, dtype)
@@ -196,7 +195,7 @@ def slope_kernel(
         on_rest += g
         on_target += g * p_own
     y = tl.load(target_ptr + i) - first
-    slope = tl.where(columns == y, on_target, on_rest * (tl.exp(shifted) / s))
+    slope = tl.where(columns == y, on_target, on_rest * (1 / s) * tl.exp(shifted))
     if CERTAINTY:
         slope -= tl.load(certainty_ptr + i).to(dtype) / count
     slope = tl.where(z == float("-inf"), 0.0, slope * gain * inverse)

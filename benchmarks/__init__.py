@@ -1,0 +1,1 @@
+"""Measurements of this project against what else there is: `python -m benchmarks.token_stats`."""
