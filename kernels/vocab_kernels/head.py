@@ -43,14 +43,15 @@ class Packed(NamedTuple):
         state = weight.quant_state
         rows, size = state.shape
         if size % state.blocksize:
-            raise ValueError(
-                f"weight is 4-bit with H={size}, not a multiple of its block {state.blocksize}: dequantise it first"
-            )
+            block = f"not a multiple of its block {state.blocksize}"
+            raise ValueError(f"weight is 4-bit with H={size}, {block}: dequantise it first")
+        if getattr(state, "packing_format_for_cpu", False):
+            raise ValueError("weight is 4-bit, repacked by bitsandbytes for this CPU: dequantise it first")
         code, inner = state.code.float(), state.state2 if state.nested else None
         pairs = torch.stack([code.repeat_interleave(16), code.repeat(16)], 1)
         nested = None if inner is None else (inner.code, inner.absmax, float(state.offset), inner.blocksize)
-        scales = state.absmax.reshape(rows, -1)
-        return cls(weight.reshape(rows, size // 2), pairs, scales, nested, state.blocksize, state.dtype)
+        nibbles = weight.detach().contiguous().view(torch.uint8).reshape(rows, size // 2)
+        return cls(nibbles, pairs, state.absmax.reshape(rows, -1), nested, state.blocksize, state.dtype)
 
     @property
     def shape(self) -> tuple[int, int]:

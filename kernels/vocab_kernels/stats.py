@@ -80,7 +80,7 @@ def linear_token_stats(
     (kernels/README.md has the account; the reference backend knows no cap). The other arguments and the errors are
     those of `token_stats`.
     """
-    weight = Packed.of(weight) if hasattr(weight, "quant_state") else weight
+    weight = Packed.of(weight) if getattr(weight, "quant_state", None) is not None else weight
     checks.linear(hidden, weight, bias, targets)
     checks.lora(lora, weight)
     name = checks.backend(backend, hidden.device)
