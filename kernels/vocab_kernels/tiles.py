@@ -32,7 +32,7 @@ def plan(rows: int, columns: int, per_cell: int, per_row: int, per_column: int, 
     least = per_cell + per_row + per_column
     if least > budget:
         raise ValueError(f"max_memory_mib = {budget / 2**20:g} is too small: {least / 2**20:.3g} MiB is the least")
-    tall = min(max(rows, 1), ROWS)
+    tall = min(max(rows, 1), ROWS, max(budget // (2 * per_row), 1))
     v = min(max((budget - tall * per_row) // (tall * per_cell + per_column), 1), columns)
     n = min(max((budget - v * per_column) // (v * per_cell + per_row), 1), max(rows, 1))
     if n == 1:  # one row: `tall` was too greedy

@@ -6,6 +6,8 @@ are wanted writes e^(z - m) over it, in the head's dtype, for the second product
 names and meanings of torch_backend.py. Runs on CUDA, and on the CPU under Triton's interpreter (TRITON_INTERPRET=1).
 """
 
+from typing import NamedTuple
+
 import torch
 import triton
 from torch import Tensor
@@ -31,11 +33,11 @@ def _warps(block: int) -> int:
     return min(max(block // 512, 1), 16)
 
 
-def _heat(options: Options, like: Tensor) -> tuple[Tensor, int]:
-    """Temperatures and their step: one number for all rows, or one each."""
+def _heat(options: Options, like: Tensor, dtype: torch.dtype) -> tuple[Tensor, int]:
+    """Temperatures on the device of `like` and their step: one number for all rows, or one each."""
     if isinstance(options.temperature, Tensor):
         return options.temperature.contiguous(), 1
-    return torch.full((1,), options.temperature, dtype=like.dtype, device=like.device), 0
+    return torch.full((1,), options.temperature, dtype=dtype, device=like.device), 0
 
 
 def _close(state: Tensor, n: int, parts: int) -> Tensor:
@@ -55,7 +57,7 @@ def logits_stats(logits: Tensor, index: Tensor | None, targets: Tensor, width: i
     state = logits.new_empty(6, parts, n, dtype=dtype)
     if n == 0:
         return _split(state.new_empty(9, 0))
-    heat, heat_step = _heat(options, state)
+    heat, heat_step = _heat(options, state, dtype)
     block = _block(width, BLOCK[dtype.itemsize])
     with torch.cuda.device_of(logits):
         kernels.row_kernel[(n, parts)](
@@ -79,7 +81,19 @@ def logits_gradient(
     """dloss/dlogits into out [N, V], maybe `logits`; rows left out and columns from `width` on stay as they are."""
     if len(targets):
         with torch.cuda.device_of(logits):
-            _slope(logits, index, targets, None, 0, width, _heat(options, saved.top), options.softcap, saved, up, out)
+            _slope(
+                logits,
+                index,
+                targets,
+                None,
+                0,
+                width,
+                _heat(options, out, saved.top.dtype),
+                options.softcap,
+                saved,
+                up,
+                out,
+            )
 
 
 def _slope(
@@ -174,35 +188,63 @@ def _unit(panels: torch.dtype) -> float:
     return 2.0**14 if panels == torch.float16 else 1.0
 
 
+class Chunk(NamedTuple):
+    """Some rows of a layer, in the form that the kernels take, and their tile."""
+
+    rows: slice
+    hidden: Tensor  # [n, H] in the head's operand dtype
+    targets: Tensor  # [n]
+    heat: tuple[Tensor, int]
+    tile: Tile
+
+    @classmethod
+    def of(cls, layer: Layer, options: Options, rows: slice, width: int, keep: int, panels: torch.dtype) -> "Chunk":
+        hidden, targets = layer.hidden[rows].to(layer.operands), layer.targets[rows].contiguous()
+        heat = _heat(options._replace(temperature=options.at(rows)), targets, layer.dtype)
+        return cls(rows, hidden, targets, heat, Tile(len(targets), width, keep, layer.dtype, panels, hidden.device))
+
+
 def _fold_columns(layer: Layer, rows: slice, width: int, options: Options, kept: Residuals | None, keep: int) -> Tensor:
     """Fold all columns of some rows, tile by tile: the outputs [9, n]."""
-    hidden, targets = layer.hidden[rows].to(layer.operands), layer.targets[rows].contiguous()
-    n, size = hidden.shape
-    state = hidden.new_empty(6, n, dtype=layer.dtype)
-    heat = _heat(options._replace(temperature=options.at(rows)), state)
-    tile = Tile(n, width, keep, layer.dtype, layer.operands, hidden.device)
+    chunk = Chunk.of(layer, options, rows, width, keep, layer.operands)
+    state = chunk.hidden.new_empty(6, len(chunk.targets), dtype=layer.dtype)
     for columns in spans(layer.width, width):
-        v = columns.stop - columns.start
-        logits, panels = tile.views(v)
-        weight = _logits(layer, hidden, rows, columns, logits)
-        block = _block(v, TILE[layer.dtype.itemsize])
-        kernels.tile_kernel[(n,)](
-            logits, logits.stride(0), targets, state if layer.bias is None else layer.bias[columns], *heat, state,
-            panels, max(1, keep) * panels.stride(0), panels.stride(0), state if kept is None else kept.kept, size, n,
-            columns.start, v, CAP=options.softcap, BIASED=layer.bias is not None, KEEP=keep,
-            SCALE=_unit(panels.dtype), FLOOR=floor(layer.dtype), BLOCK=block, BLOCK_SIZE=_block(size, 1024),
-            num_warps=_warps(block),
-        )  # fmt: skip
-        if kept is not None:
-            product(panels, weight, kept.kept.view(n * keep, size), add=columns.start > 0)
-    return _close(state, n, 1)
+        _fold_tile(layer, chunk, columns, options.softcap, state, kept, keep)
+    return _close(state, len(chunk.targets), 1)
 
 
-def _logits(layer: Layer, hidden: Tensor, rows: slice, columns: slice, out: Tensor) -> Tensor:
-    """Logits without bias of hidden [n, H] into out [n, v]; returns the weight's rows [v, H] in hidden's dtype."""
-    weight = layer.rows(columns, hidden.dtype)
-    product(hidden, weight.T, out)
-    layer.add_low(out, rows, columns)
+def _fold_tile(
+    layer: Layer,
+    chunk: Chunk,
+    columns: slice,
+    softcap: float | None,
+    state: Tensor,
+    kept: Residuals | None,
+    keep: int,
+) -> None:
+    (n, size), v = chunk.hidden.shape, columns.stop - columns.start
+    logits, panels = chunk.tile.views(v)
+    weight = _logits(layer, chunk, columns, logits)
+    bias, block = _bias(layer, columns), _block(v, TILE[layer.dtype.itemsize])
+    kernels.tile_kernel[(n,)](
+        logits, logits.stride(0), chunk.targets, state if bias is None else bias, *chunk.heat, state,
+        panels, max(1, keep) * panels.stride(0), panels.stride(0), state if kept is None else kept.kept, size, n,
+        columns.start, v, CAP=softcap, BIASED=bias is not None, KEEP=keep, SCALE=_unit(panels.dtype),
+        FLOOR=floor(layer.dtype), BLOCK=block, BLOCK_SIZE=_block(size, 1024), num_warps=_warps(block),
+    )  # fmt: skip
+    if kept is not None:
+        product(panels, weight, kept.kept.view(n * keep, size), add=columns.start > 0)
+
+
+def _bias(layer: Layer, columns: slice) -> Tensor | None:
+    return None if layer.bias is None else layer.bias[columns].contiguous()
+
+
+def _logits(layer: Layer, chunk: Chunk, columns: slice, out: Tensor) -> Tensor:
+    """Logits without bias of the chunk into out [n, v]; returns the weight's rows [v, H] in hidden's dtype."""
+    weight = layer.rows(columns, chunk.hidden.dtype)
+    product(chunk.hidden, weight.T, out)
+    layer.add_low(out, chunk.rows, columns)
     return weight
 
 
@@ -213,29 +255,32 @@ def linear_gradient(layer: Layer, options: Options, saved: Rows, up: Upstream, o
     height, width = _plan(layer, options, 1, _slope_panels(layer), again=True)
     with torch.cuda.device_of(layer.hidden):
         for rows in spans(len(layer.targets), height):
-            _add_row_gradients(out, layer, options, rows, width, saved.at(rows), up.at(rows))
+            chunk = Chunk.of(layer, options, rows, width, 1, layer.dtype)
+            for columns in spans(layer.width, width):
+                _add_tile_gradient(out, layer, chunk, columns, options.softcap, saved.at(rows), up.at(rows))
 
 
-def _add_row_gradients(
-    out: list[Tensor | None], layer: Layer, options: Options, rows: slice, width: int, saved: Rows, up: Upstream
+def _add_tile_gradient(
+    out: list[Tensor | None],
+    layer: Layer,
+    chunk: Chunk,
+    columns: slice,
+    softcap: float | None,
+    saved: Rows,
+    up: Upstream,
 ) -> None:
-    """The same for some rows. Slopes are float32, and bfloat16 in the large products where the head is."""
-    panels = _slope_panels(layer)
-    hidden, targets = layer.hidden[rows].to(layer.operands), layer.targets[rows]
-    tile = Tile(len(hidden), width, 1, layer.dtype, layer.dtype, hidden.device)
-    heat = _heat(options._replace(temperature=options.at(rows)), saved.top)
-    for columns in spans(layer.width, width):
-        slope, _ = tile.views(columns.stop - columns.start)
-        weight = _logits(layer, hidden, rows, columns, slope).to(panels)
-        bias = None if layer.bias is None else layer.bias[columns]
-        first, v = columns.start, columns.stop - columns.start
-        _slope(slope, None, targets, bias, first, v, heat, options.softcap, saved, up, slope)
-        panel = slope.to(panels)
-        if out[0] is not None:
-            product(panel, weight, out[0][rows], add=True)
-        if out[1] is not None:
-            product(panel.T, hidden.to(panels), out[1][columns], add=True)
-        add_small_gradients(out[2:], layer, slope, rows, columns)
+    """Slopes are float32, and bfloat16 in the large products where the head is."""
+    v, panels = columns.stop - columns.start, _slope_panels(layer)
+    slope, _ = chunk.tile.views(v)
+    weight = _logits(layer, chunk, columns, slope).to(panels)
+    bias = _bias(layer, columns)
+    _slope(slope, None, chunk.targets, bias, columns.start, v, chunk.heat, softcap, saved, up, slope)
+    panel = slope.to(panels)
+    if out[0] is not None:
+        product(panel, weight, out[0][chunk.rows], add=True)
+    if out[1] is not None:
+        product(panel.T, chunk.hidden.to(panels), out[1][columns], add=True)
+    add_small_gradients(out[2:], layer, slope, chunk.rows, columns)
 
 
 def _slope_panels(layer: Layer) -> torch.dtype:
