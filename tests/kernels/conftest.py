@@ -1,10 +1,21 @@
 """What the kernel tests share: a call with its gradients, accounts of live memory and of matrix products."""
 
+from importlib.util import find_spec
+
 import pytest
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+TRITON = find_spec("triton") is not None  # it exists for Linux only
+collect_ignore = [] if TRITON else ["test_triton.py"]
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if not TRITON and "triton" in getattr(item, "callspec", item).__dict__.get("params", {}).values():
+            item.add_marker(pytest.mark.skip(reason="triton is not installed"))
 
 
 def run(call, inputs, used=(0, 1, 2)):

@@ -1,7 +1,11 @@
 """The Triton source itself: every width and dtype, addresses, unwritten memory, repeatability, what compiles anew.
 
-On a machine without a GPU it runs in Triton's interpreter (see tests/conftest.py). test_token_stats.py and
-test_linear_token_stats.py hold it against the reference; benchmarks/compiled.py compiles it for every architecture.
+It runs in Triton's interpreter, on the CPU (see tests/conftest.py), or compiled on a GPU:
+
+    TRITON_INTERPRET=0 python -m pytest tests/kernels/test_triton.py
+
+test_token_stats.py and test_linear_token_stats.py hold it against the reference; benchmarks/compiled.py compiles it
+for every architecture.
 """
 
 import math
@@ -14,7 +18,7 @@ from vocab_kernels import triton_kernels as kernels
 from vocab_kernels.head import Layer, Options
 
 INF = math.inf
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+DEVICE = "cpu" if triton_backend.INTERPRETED else "cuda"
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
 
@@ -99,6 +103,22 @@ def test_small_entropies_and_a_probability_of_almost_one(width):
         for x, name in ((logits.clone().requires_grad_(), "triton"), (logits.double().requires_grad_(), "reference"))
     )
     assert ((gradient - exact).abs() <= 2e-4 * exact.abs()).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_nearly_certain_tokens_keep_the_gradient_of_a_linear_head(dtype):
+    """1 - p_y = 5e-7, shared by 30 columns: below what float16 holds, were e^(z - m) not scaled."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(31, 4, generator=generator) * 0.5
+    weight[:, 0] = 0.0
+    weight[20, 0] = 1.0
+    hidden, weight = torch.tensor([[18.0, 1.0, -1.0, 0.5]]).to(DEVICE, dtype), weight.to(DEVICE, dtype)
+    targets, grads = torch.tensor([20], device=DEVICE), []
+    for x, w, backend in ((hidden, weight, "triton"), (hidden.double(), weight.double(), "reference")):
+        x = x.detach().requires_grad_()
+        logp = linear_token_stats(x, w, targets, backend=backend).logp
+        grads += torch.autograd.grad(2.0**20 * logp.sum(), x)
+    assert (grads[0] - grads[1])[:, 1:].norm() <= torch.finfo(dtype).eps * grads[1][:, 1:].norm() + 1e-6
 
 
 @pytest.mark.parametrize("width", [40, 3000, 40000])
