@@ -81,9 +81,7 @@ class _LogitsStats(torch.autograd.Function):
         with torch.autocast(logits.device.type, enabled=False):
             up = Upstream.of(rows.possible, *upstream)
             backend.logits_gradient(logits.detach(), index, targets, width, options, rows, up, out)
-        _clear_rest(out, index, width)
-        if in_place:
-            torch.autograd.graph.increment_version(logits)  # a second backward pass finds this out and says so
+        _clear_rest(out, index, width)  # in place, this also tells autograd, so that a second backward pass raises
         return out, *(None,) * 6
 
 
