@@ -305,6 +305,8 @@ def test_any_tiling_equals_the_reference(name, rows, size, width, cap, seed):
         ({"weight": torch.zeros(5, 3)}, r"\(2, 4\), weight \(5, 3\)"),
         ({"weight": torch.zeros(5, 4, dtype=torch.uint8)}, "torch.uint8"),
         ({"weight": torch.zeros(0, 4)}, r"\(0, 4\)"),
+        ({"weight": torch.zeros(5, 4, device="meta")}, "weight is on meta, hidden on cpu"),
+        ({"bias": torch.zeros(5, device="meta")}, "bias is on meta, hidden on cpu"),
         ({"bias": torch.zeros(4)}, r"\(4,\)"),
         ({"targets": torch.tensor([[0, 1]])}, r"\(1, 2\)"),
         ({"targets": torch.tensor([0, 5])}, "target 5"),
