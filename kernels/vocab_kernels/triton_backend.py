@@ -80,20 +80,9 @@ def logits_gradient(
 ) -> None:
     """dloss/dlogits into out [N, V], maybe `logits`; rows left out and columns from `width` on stay as they are."""
     if len(targets):
+        heat = _heat(options, out, saved.top.dtype)
         with torch.cuda.device_of(logits):
-            _slope(
-                logits,
-                index,
-                targets,
-                None,
-                0,
-                width,
-                _heat(options, out, saved.top.dtype),
-                options.softcap,
-                saved,
-                up,
-                out,
-            )
+            _slope(logits, index, targets, None, 0, width, heat, options.softcap, saved, up, out)
 
 
 def _slope(
