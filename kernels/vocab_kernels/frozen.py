@@ -43,8 +43,19 @@ class Residuals(NamedTuple):
     def at(self, rows: slice) -> "Residuals":
         return Residuals(self.kept[rows])
 
-    def rescale(self, drop: Tensor) -> None:
-        """To a maximum that is higher by -drop [n, 1]."""
+    def rescale(self, drop: Tensor, spare: Tensor) -> None:
+        """To a maximum that is higher by -drop [n, 1]; few rows have a new one. spare: any numbers, overwritten."""
+        rows, (n, _, size) = drop.squeeze(1).nonzero().squeeze(1), self.kept.shape
+        if len(rows) * size > min(spare.numel(), n * size // 2):
+            return self._rescale_all(drop)
+        part, drop = spare.flatten()[: len(rows) * size].view(-1, size), drop[rows]
+        if self.second is not None:
+            self.second.index_add_(0, rows, torch.index_select(self.first, 0, rows, out=part).mul_(drop))
+        for kept in (self.first, self.second):
+            if kept is not None:
+                kept.index_copy_(0, rows, torch.index_select(kept, 0, rows, out=part).mul_(drop.exp()))
+
+    def _rescale_all(self, drop: Tensor) -> None:
         if self.second is not None:
             self.second.addcmul_(self.first, drop).mul_(drop.exp())
         self.first.mul_(drop.exp())

@@ -128,7 +128,7 @@ def _fold_tile(
     run, e, drop = fold(run, z, target, cells[1:3])
     if kept is not None:
         if columns.start:
-            kept.rescale(drop)
+            kept.rescale(drop, cells[2])
         target.put(e, 0.0)
         kept.add(e if gain is None else e.mul_(gain), z, weight, fresh=columns.start == 0)
     return run
