@@ -33,7 +33,7 @@ def test_statistics_of_real_text(source):
     logits = hidden.double() @ head.weight.double().T
     options = {"softcap": head.softcap, "vocab_size": head.vocab_size}
     truth = token_stats(logits, targets, backend="reference", **options)
-    assert truth.logp.mean() > -5 and truth.entropy.min() < 0.3 < truth.entropy.max()  # it reads the text
+    assert truth.logp.mean() > -8 and truth.entropy.std() > 1  # noise: -log V, 10.8 to 12.5
     for name, calls in {
         "linear": lambda **how: linear_token_stats(hidden, head.weight, targets, bias=head.bias, **how),
         "rows": lambda **how: token_stats(logits.float(), targets, **how),
