@@ -11,8 +11,9 @@ without a softcap; rows by index or all; row lengths that are multiples of 16 or
 or 2 residuals; a full tile and a narrow last one. Gradients of all three outputs are asked for, which is the most code;
 float64 (--dtypes) is not in the default.
 
-Exit code 1 where a kernel does not compile, spills, takes more than 99 KB of shared memory (the most a program may have
-on sm_86, 89 and 120), or is not launched at all. sm_75 is shown, not judged. 130: interrupted.
+Exit code 1 where a kernel does not compile, is left to fuse multiplications with additions, spills, takes more than
+99 KB of shared memory (the most a program may have on sm_86, 89 and 120), or is not launched at all. sm_75 is shown, not
+judged. 130: interrupted.
 
 It says nothing about speed, occupancy or whether the results are right, and nothing was run on a GPU.
 `create_function_from_signature` and `_pack_args` are not public: a new Triton may need a change here.
@@ -192,6 +193,8 @@ def _compile_kernel(kernel: str, arch: int, group: list, faults: list[str], step
     """One step of the bar a variant, or one line a kernel where there is no bar."""
     usages = []
     for source, options in group:
+        if options["enable_fp_fusion"]:  # the interpreter cannot show what that does to z - top
+            faults.append(f"{kernel} on sm_{arch} is compiled with fused multiply-add")
         try:
             usages.append(measure(source, options, arch))
         except Exception as error:  # whatever the compiler raises: the other variants are still to be seen

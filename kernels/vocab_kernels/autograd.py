@@ -34,8 +34,15 @@ def token_stats(
     in_place: the gradient overwrites the logits.
     """
     if torch.is_grad_enabled() and logits.requires_grad:
+        in_place = in_place and not _overlaps(logits)
         return TokenStats(*_LogitsStats.apply(logits, index, targets, backend, width, options, in_place))
     return TokenStats(*backend.logits_stats(logits, index, targets, width, options)[:3])
+
+
+def _overlaps(x: Tensor) -> bool:
+    """Whether two cells of x [N, V] may share memory (expanded, strided into itself)."""
+    (stride, size), (wide, count) = sorted(zip(x.stride(), x.shape, strict=True))
+    return (size > 1 and stride == 0) or (count > 1 and wide < stride * (size - 1) + 1)
 
 
 def linear_token_stats(backend: ModuleType, layer: Layer, options: Options, entropy_grad: bool) -> TokenStats:

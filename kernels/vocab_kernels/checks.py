@@ -5,6 +5,7 @@ not looked for: they come out as NaN.
 """
 
 import math
+import operator
 import os
 from importlib.util import find_spec
 
@@ -27,7 +28,7 @@ def backend(name: str, device: torch.device) -> str:
     require(name in BACKENDS, f"backend={name!r}: valid are {', '.join(map(repr, BACKENDS))}")
     installed = find_spec("triton") is not None
     if name == "auto":
-        return "triton" if device.type == "cuda" and installed else "torch"
+        return "triton" if device.type == "cuda" and installed and torch.version.hip is None else "torch"
     if name == "triton":
         require(installed, "backend='triton': the package triton is not installed; use backend='torch'")
         interpreted = os.environ.get("TRITON_INTERPRET", "0") not in ("", "0")
@@ -72,11 +73,16 @@ def lora(parts: tuple[Tensor, Tensor, float] | None, weight: Tensor | Packed) ->
 
 
 def _floating(name: str, x: Tensor | Packed) -> None:
+    require(isinstance(x, (Tensor, Packed)), f"{name} is a {type(x).__name__}: a tensor is needed")
+    require(
+        isinstance(x, Packed) or x.layout == torch.strided, f"{name} is {getattr(x, 'layout', None)}: dense is needed"
+    )
     valid = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
     require(x.dtype in valid, f"{name} has dtype {x.dtype}: float16, bfloat16, float32 or float64 is needed")
 
 
 def _targets(targets: Tensor, shape: torch.Size, of: str, device: torch.device) -> None:
+    require(isinstance(targets, Tensor), f"targets is a {type(targets).__name__}: a tensor is needed")
     require(targets.dtype == torch.int64, f"targets has dtype {targets.dtype}: torch.int64 is needed")
     require(targets.shape == shape, f"targets has shape {tuple(targets.shape)}: {tuple(shape)} is needed, as in {of}")
     require(targets.device == device, f"targets is on {targets.device}, {of} on {device}")
@@ -86,32 +92,44 @@ def columns(vocab_size: int | None, width: int) -> int:
     """Columns that count, of `width`."""
     if vocab_size is None:
         return width
-    require(1 <= vocab_size <= width, f"vocab_size={vocab_size}: 1 to {width} (the columns there are) is needed")
-    return vocab_size
+    try:
+        value = operator.index(vocab_size)
+    except TypeError:
+        raise ValueError(f"vocab_size={vocab_size!r}: a whole number is needed") from None
+    require(1 <= value <= width, f"vocab_size={value}: 1 to {width} (the columns there are) is needed")
+    return value
 
 
-def softcap(value: float | None) -> None:
-    if value is not None:
-        require(0 < value < math.inf, f"softcap={value}: a positive number, or None for none, is needed")
+def number(name: str, value: float) -> float:
+    """A number that float32 and its inverse can hold, as a float."""
+    try:
+        found = math.nan if isinstance(value, str) else float(value)
+    except (TypeError, ValueError):
+        found = math.nan
+    require(1e-30 <= found <= 1e30, f"{name}={value!r}: a positive number (1e-30 to 1e30) is needed")
+    return found
+
+
+def softcap(value: float | None) -> float | None:
+    return None if value is None else number("softcap", value)
 
 
 def budget(max_memory_mib: float) -> int:
     """Bytes."""
-    require(max_memory_mib > 0, f"max_memory_mib={max_memory_mib}: a positive number is needed")
-    return int(min(max_memory_mib, 2**40) * 2**20)
+    return int(min(number("max_memory_mib", max_memory_mib), 2**40) * 2**20)
 
 
 def temperature(value: float | Tensor, targets: Tensor) -> float | Tensor:
     """A positive float, or a tensor of them shaped like targets."""
     if not isinstance(value, Tensor):
-        require(0 < value < math.inf, f"temperature={value}: a positive number is needed")
-        return float(value)
+        return number("temperature", value)
     shape = f"temperature has shape {tuple(value.shape)}"
     require(value.shape == targets.shape, f"{shape}: a float or {tuple(targets.shape)}, as in targets, is needed")
     require(not value.requires_grad, "temperature requires grad, but gets none: pass temperature.detach()")
-    bad = value[~((value > 0) & (value < math.inf))]
+    require(not value.is_complex() and not value.is_meta, f"temperature is {value.dtype} on {value.device}")
+    bad = value[~((value >= 1e-30) & (value <= 1e30))]
     if bad.numel():
-        raise ValueError(f"temperature holds {bad[0].item()}: positive numbers are needed")
+        raise ValueError(f"temperature holds {bad[0].item()}: positive numbers (1e-30 to 1e30) are needed")
     return value
 
 

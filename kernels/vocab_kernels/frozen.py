@@ -101,11 +101,12 @@ def residual_gradient(
 
 def _mean_row(layer: Layer, dtype: torch.dtype, step: int) -> Tensor:
     """Mean of the weight's rows whose bias is not -inf, [H]: one matrix-vector product."""
-    share = layer.targets.new_ones(layer.width, dtype=dtype)
-    if layer.bias is not None:
-        share.masked_fill_(layer.bias.isneginf(), 0.0)
-    share /= share.sum()
-    total = share.new_zeros(layer.weight.shape[1])
-    for columns in spans(len(share), step):
-        total.addmv_(layer.rows(columns, dtype).T, share[columns])
-    return total
+    total = layer.targets.new_zeros(layer.weight.shape[1], dtype=dtype)
+    count = layer.targets.new_zeros(())
+    for columns in spans(layer.width, step):
+        share = total.new_ones(columns.stop - columns.start)
+        if layer.bias is not None:
+            share.masked_fill_(layer.bias[columns].isneginf(), 0.0)
+        total.addmv_(layer.rows(columns, dtype).T, share)
+        count += share.count_nonzero()
+    return total / count

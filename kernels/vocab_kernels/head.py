@@ -67,7 +67,7 @@ class Packed(NamedTuple):
     def take(self, rows: slice | Tensor) -> Tensor:
         """The rows [n, H] in float32."""
         codes = torch.nn.functional.embedding(self.nibbles[rows].int(), self.pairs)
-        out = codes.view(len(codes), -1, self.block)
+        out = codes.view(len(codes), self.shape[1] // self.block, self.block)
         return out.mul_(self._scales(rows)[..., None]).flatten(1)
 
     def _scales(self, rows: slice | Tensor) -> Tensor:
@@ -100,7 +100,7 @@ class Layer(NamedTuple):
     @property
     def operands(self) -> torch.dtype:
         """In which a GPU may multiply without loss: the stored one, where hidden and weight share a half precision."""
-        same = self.hidden.dtype == self.weight.dtype
+        same = self.hidden.dtype == self.weight.dtype and self.dtype == torch.float32
         return self.hidden.dtype if same and self.hidden.dtype in HALF else self.dtype
 
     @property
@@ -115,8 +115,11 @@ class Layer(NamedTuple):
 
     def cast_bytes(self, dtype: torch.dtype) -> tuple[int, int]:
         """Bytes that a row of hidden and a row of the weight take when they are cast to `dtype` or unpacked."""
-        size = self.hidden.shape[1] * dtype.itemsize
-        return size if self.hidden.dtype != dtype else 0, self.row_bytes(dtype)
+        row, column = self.hidden.shape[1] * dtype.itemsize, self.row_bytes(dtype)
+        row *= self.hidden.dtype != dtype
+        if self.low is not None:  # cast to the compute dtype, row and column alike
+            row, column = row + self.low.shape[1] * self.dtype.itemsize, column + self.up.shape[1] * self.dtype.itemsize
+        return row, column
 
     def row_bytes(self, dtype: torch.dtype) -> int:
         size = self.weight.shape[1]

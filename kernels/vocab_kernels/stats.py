@@ -41,7 +41,7 @@ def token_stats(
     """
     checks.logits(logits, targets)
     name = checks.backend(backend, logits.device)
-    checks.softcap(softcap)
+    softcap = checks.softcap(softcap)
     width = checks.columns(vocab_size, logits.shape[-1])
     flat, dtype = logits.reshape(-1, logits.shape[-1]), compute_dtype(logits)
     kept, index, heat = _prepare(targets, width, temperature, dtype)
@@ -84,12 +84,12 @@ def linear_token_stats(
     checks.linear(hidden, weight, bias, targets)
     checks.lora(lora, weight)
     name = checks.backend(backend, hidden.device)
-    checks.softcap(softcap)
+    softcap = checks.softcap(softcap)
     budget = checks.budget(max_memory_mib)
     width = checks.columns(vocab_size, weight.shape[0])
     flat, dtype = hidden.reshape(-1, hidden.shape[-1]), compute_dtype(hidden, weight, bias, *(lora or ())[:2])
     kept, index, heat = _prepare(targets, width, temperature, dtype)
-    flat = flat if index is None else flat[index]
+    flat = flat if index is None else flat.index_select(0, index)  # its gradient takes one buffer, flat[index]'s two
     with torch.autocast(hidden.device.type, enabled=False):
         layer = _layer(flat, weight, bias, lora, kept, width, dtype)
         if name == "reference":

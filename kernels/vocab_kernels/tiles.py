@@ -34,6 +34,7 @@ def plan(rows: int, columns: int, per_cell: int, per_row: int, per_column: int, 
         raise ValueError(f"max_memory_mib = {budget / 2**20:g} is too small: {least / 2**20:.3g} MiB is the least")
     tall = min(max(rows, 1), ROWS, max(budget // (2 * per_row), 1))
     v = min(max((budget - tall * per_row) // (tall * per_cell + per_column), 1), columns)
+    v -= v % 64 if 64 < v < columns else 0  # products like whole vectors
     n = min(max((budget - v * per_column) // (v * per_cell + per_row), 1), max(rows, 1))
     if n == 1:  # one row: `tall` was too greedy
         v = min((budget - per_row) // (per_cell + per_column), columns)
@@ -52,13 +53,19 @@ def temper(
     gain = None
     if softcap is not None:
         endless = x.isinf()
-        kept = x[endless]
         gain = torch.div(x, softcap, out=out).tanh_()
-        torch.mul(gain, softcap, out=x)[endless] = kept
+        _restore_infinities(torch.mul(gain, softcap, out=x), endless)
         gain = gain.square_().neg_().add_(1.0) if slope else None
     if isinstance(temperature, Tensor) or temperature != 1.0:
         x.div_(temperature)
     return x, gain
+
+
+def _restore_infinities(x: Tensor, endless: Tensor) -> None:
+    """Cells of x that the mask `endless` (used up) names become infinite again, each with its sign."""
+    if endless.any():
+        positive = (x > 0).logical_and_(endless)
+        x.masked_fill_(positive, torch.inf).masked_fill_(endless.logical_xor_(positive), -torch.inf)
 
 
 class Target(NamedTuple):
@@ -222,10 +229,11 @@ def logit_gradient(z: Tensor, gain: Tensor | None, rows: Rows, up: Upstream, tar
     dead = z.isneginf() if bool((rows.count < width).any()) else None
     z.sub_(rows.top)
     slope = z.exp().div_(rows.s)
+    if up.entropy is not None:  # times p first: z - m of a finite mask is near -1e38, and may not be enlarged
+        z.sub_(rows.mean).mul_(slope).mul_(-up.entropy)
+    slope.mul_(up.on_others())
     if up.entropy is not None:
-        slope.mul_(z.sub_(rows.mean).mul_(-up.entropy).add_(up.on_others()))
-    else:
-        slope.mul_(up.on_others())
+        slope.add_(z)
     target.put(slope, up.on_target(rows))
     if up.certainty is not None:
         slope.sub_(up.certainty / rows.count)

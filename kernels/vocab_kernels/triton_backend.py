@@ -19,6 +19,7 @@ from vocab_kernels.reference import compute_dtype
 from vocab_kernels.tiles import Rows, Upstream, floor, plan
 from vocab_kernels.torch_backend import add_small_gradients
 
+EXACT = {"enable_fp_fusion": False}  # z - top of a fused z = x / T is off by z's rounding error: 1e-5 of an entropy
 SPAN = 16384  # columns of logits per program: fixed, so that a row is summed in the same order in every batch
 BLOCK = {4: 4096, 8: 2048}  # columns in registers, by bytes of a number
 TILE = {4: 4096, 8: 2048}  # columns of a linear head's tile: a program holds one row of it in registers
@@ -42,7 +43,7 @@ def _heat(options: Options, like: Tensor, dtype: torch.dtype) -> tuple[Tensor, i
 
 def _close(state: Tensor, n: int, parts: int) -> Tensor:
     out = state.new_empty(9, n)
-    kernels.close_kernel[(triton.cdiv(n, 128),)](state, out, n, parts, FLOOR=floor(state.dtype), BLOCK=128)
+    kernels.close_kernel[(triton.cdiv(n, 128),)](state, out, n, parts, FLOOR=floor(state.dtype), BLOCK=128, **EXACT)
     return out
 
 
@@ -63,7 +64,7 @@ def logits_stats(logits: Tensor, index: Tensor | None, targets: Tensor, width: i
         kernels.row_kernel[(n, parts)](
             logits, *logits.stride(), targets if index is None else index, targets.contiguous(), heat, heat_step,
             state, n, width, CAP=options.softcap, INDEXED=index is not None, FLOOR=floor(dtype), SPAN=SPAN,
-            BLOCK=block, num_warps=_warps(block),
+            BLOCK=block, num_warps=_warps(block), **EXACT,
         )  # fmt: skip
         return _split(_close(state, n, parts))
 
@@ -107,6 +108,7 @@ def _slope(
         *heat, saved, *grads, out, *out.stride(), n, first, width,
         CAP=softcap, INDEXED=index is not None, BIASED=bias is not None, LOGP=up.logp is not None,
         ENTROPY=up.entropy is not None, CERTAINTY=up.certainty is not None, BLOCK=block, num_warps=_warps(block),
+        **EXACT,
     )  # fmt: skip
 
 
@@ -144,7 +146,7 @@ class Tile:
 
 def _plan(layer: Layer, options: Options, keep: int, panels: torch.dtype, again: bool = False) -> tuple[int, int]:
     """Rows and columns of a tile; `again`: of the second run, where the panel lies beside the tile."""
-    row, column = (a + b for a, b in zip(layer.cast_bytes(layer.operands), layer.cast_bytes(panels), strict=True))
+    row, column = map(sum, zip(*(layer.cast_bytes(dtype) for dtype in {layer.operands, panels}), strict=True))
     cell = layer.dtype.itemsize * Tile.tiles(keep, layer.dtype, panels)
     cell += panels.itemsize if again and panels != layer.dtype else 0
     height, width = plan(len(layer.hidden), layer.width, cell, ROW_BYTES + row, 8 + column, options.budget)
@@ -219,7 +221,7 @@ def _fold_tile(
         logits, logits.stride(0), chunk.targets, state if bias is None else bias, *chunk.heat, state,
         panels, max(1, keep) * panels.stride(0), panels.stride(0), state if kept is None else kept.kept, size, n,
         columns.start, v, CAP=softcap, BIASED=bias is not None, KEEP=keep, SCALE=_unit(panels.dtype),
-        FLOOR=floor(layer.dtype), BLOCK=block, BLOCK_SIZE=_block(size, 1024), num_warps=_warps(block),
+        FLOOR=floor(layer.dtype), BLOCK=block, BLOCK_SIZE=_block(size, 1024), num_warps=_warps(block), **EXACT,
         maxnreg=128 if layer.dtype.itemsize == 4 else None,  # the compiler aims at 80 and would spill
     )  # fmt: skip
     if kept is not None:

@@ -6,8 +6,8 @@ whatever else is in the batch, and merged in the same order: no atomics, and a t
 neighbours. NaN and +inf end up in the total, and a NaN total makes all outputs NaN.
 
 Here is no launching and no memory: see triton_backend.py. Loads of logits are read in their own dtype and computed in
-that of the state (float32, or float64 for float64). Temperatures, lengths and offsets are run-time values; a new
-length compiles nothing.
+that of the state (float32, or float64 for float64). Temperatures, lengths and offsets are run-time values: a new
+number of rows compiles nothing, a new width at most a variant (another power of two below 4,096, or divisible by 16).
 """
 
 import triton
@@ -58,7 +58,8 @@ def _fold(top, others, moment, total, count, z):
     """The state with a block z (-inf where there is no column); z - top, e^(z - top), and the drop of the maximum."""
     high = tl.maximum(top, tl.max(z, 0))
     at_top, live = z == high, z != float("-inf")
-    shifted = z - high
+    shifted = tl.where(at_top, 0.0, z - high)  # exactly 0, also if the compiler fuses the subtraction into z
+    shifted = tl.where(tl.abs(z) == float("inf"), z - high, shifted)  # +inf is not hidden: NaN
     e = tl.exp(shifted)
     found = tl.sum(live.to(tl.int32) + at_top.to(tl.int32) * TIE, 0)
     ties = (found // TIE).to(top.dtype)
@@ -179,23 +180,24 @@ def slope_kernel(
     top, s, mean = tl.load(saved_ptr), tl.load(saved_ptr + n), tl.load(saved_ptr + 2 * n)
     count, own, q = tl.load(saved_ptr + 3 * n), tl.load(saved_ptr + 4 * n), tl.load(saved_ptr + 5 * n)
     p_own = tl.exp(own) / s
+    shifted = z - top
+    p = tl.exp(shifted) * (1 / s)
     on_rest = tl.full((BLOCK,), 0.0, dtype)
     on_target = tl.full((), 0.0, dtype)
-    shifted = z - top
     if LOGP:
         g = tl.load(logp_ptr + i).to(dtype)
-        on_rest -= g
+        on_rest -= g * p
         on_target += g * q
     if ENTROPY:
         g = tl.load(entropy_ptr + i).to(dtype)
-        on_rest -= g * (shifted - mean)
+        on_rest -= g * (p * (shifted - mean))  # times p first: of a finite mask z - m is near -1e38
         on_target -= g * p_own * (own - mean)
     if CERTAINTY:
         g = tl.load(certainty_ptr + i).to(dtype)
-        on_rest += g
+        on_rest += g * p
         on_target += g * p_own
     y = tl.load(target_ptr + i) - first
-    slope = tl.where(columns == y, on_target, on_rest * (1 / s) * tl.exp(shifted))
+    slope = tl.where(columns == y, on_target, on_rest)
     if CERTAINTY:
         slope -= tl.load(certainty_ptr + i).to(dtype) / count
     slope = tl.where(z == float("-inf"), 0.0, slope * gain * inverse)

@@ -131,3 +131,34 @@ def test_memory_account_of_given_logits(live_memory, monkeypatch, softcap):
         assert 100_000 <= live_memory.peak <= 200_000 + 500 * 2 * 50
         sum(x.sum() for x in out).backward()
     assert live_memory.peak <= 200_000 + 500 * (4 * 400 + 2 * 50)
+
+
+def test_memory_account_of_ignored_tokens(live_memory):
+    """Beside the cap: hidden of the tokens that count and their gradient; nothing of the vocabulary's size."""
+    hidden, weight, targets = case(2000, 64, 500)
+    targets[::2] = -100
+    hidden.requires_grad_()
+    with live_memory:
+        out = linear_token_stats(hidden, weight, targets, max_memory_mib=0.5)
+        (out.logp + out.self_certainty).sum().backward()
+    counted, whole = 1000 * 64 * 4, 2000 * 64 * 4
+    assert live_memory.peak <= 0.5 * MIB + 3 * counted + whole + 2000 * 160  # kept, R, their gradient; the whole one
+
+
+def test_memory_account_of_a_wide_vocabulary(live_memory):
+    """Not one number for every word, though the mean row needs them all."""
+    hidden, weight, targets = case(3, 2, 600_000)
+    hidden, options = hidden.requires_grad_(), {"bias": torch.zeros(600_000), "max_memory_mib": 0.5}
+    with live_memory:
+        linear_token_stats(hidden, weight, targets, **options).self_certainty.sum().backward()
+    assert live_memory.peak <= 0.5 * MIB + 3 * 160
+
+
+@OURS
+def test_memory_account_of_a_lora_part(live_memory, name):
+    """B [V, r] in half precision is cast a tile at a time."""
+    hidden, weight, targets = case(8, 16, 3000)
+    a, b = torch.randn(512, 16, dtype=torch.bfloat16), torch.randn(3000, 512, dtype=torch.bfloat16)
+    with live_memory:
+        linear_token_stats(hidden, weight, targets, lora=(a, b, 0.1), max_memory_mib=0.5, backend=name)
+    assert live_memory.peak <= 0.5 * MIB + 8 * (160 + 512 * 4 * 3) + 512 * 16 * 4

@@ -64,6 +64,17 @@ def test_a_4bit_head_whose_rows_are_not_whole_blocks_is_refused():
         linear_token_stats(torch.zeros(2, 96), packed(torch.randn(10, 96)), torch.tensor([0, 1]))
 
 
+@OURS
+@pytest.mark.parametrize("targets", [[], [-100, -100]])
+def test_a_4bit_head_without_a_token(name, targets):
+    hidden = torch.randn(len(targets), 64, requires_grad=True)
+    out = linear_token_stats(
+        hidden, packed(torch.randn(20, 64)), torch.tensor(targets, dtype=torch.int64), backend=name
+    )
+    (out.logp + out.self_certainty).sum().backward()
+    assert hidden.grad.shape == hidden.shape and not hidden.grad.any()
+
+
 def test_a_4bit_head_that_bitsandbytes_repacked_is_refused_and_one_not_yet_packed_is_dense():
     head = packed(torch.randn(10, 64))
     head.quant_state.packing_format_for_cpu = True

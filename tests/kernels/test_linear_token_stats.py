@@ -215,6 +215,21 @@ def test_half_precision_is_accumulated_in_float32(run, name, dtype, frozen, cap)
 
 
 @OURS
+@pytest.mark.parametrize("part", ["bias", "lora"])
+def test_a_float64_part_makes_a_half_precision_head_float64(run, name, part):
+    hidden, weight, bias, targets = case(dtype=torch.bfloat16)
+    doubles = {"bias": bias.double()}
+    if part == "lora":
+        doubles = {"lora": (torch.randn(2, 6, dtype=torch.float64), torch.randn(31, 2, dtype=torch.float64), 0.5)}
+    ours, truth = (
+        run(lambda h, b=backend: linear_token_stats(h, weight, targets, backend=b, **doubles), [hidden])
+        for backend in (name, "reference")
+    )
+    assert ours[0].dtype == torch.float64 and worst(ours[:3], truth[:3]) < 1e-12
+    assert worst(ours[3:], truth[3:]) < 0.01
+
+
+@OURS
 def test_mixed_precisions_and_autocast_do_not_lower_the_precision(name):
     hidden, weight, _, targets = case(dtype=torch.float32)
     plain = linear_token_stats(hidden, weight, targets, backend=name)

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -222,6 +223,13 @@ def test_result_names_and_a_single_token():
         ({"temperature": torch.tensor([1.0])}, r"\(1,\)"),
         ({"temperature": torch.ones(2, requires_grad=True)}, "detach"),
         ({"targets": torch.zeros(2, dtype=torch.int64, device="meta")}, "targets is on meta, logits on cpu"),
+        ({"temperature": 1e-45}, "temperature=1e-45"),
+        ({"temperature": "1"}, "temperature='1'"),
+        ({"temperature": torch.ones(2, dtype=torch.complex64)}, "complex64"),
+        ({"logits": [[1.0, 2.0]]}, "logits is a list"),
+        ({"targets": [0, 1]}, "targets is a list"),
+        ({"softcap": None, "vocab_size": 5.0}, "vocab_size=5.0"),
+        ({"softcap": 1e300}, r"softcap=1e\+300"),
         ({"softcap": 0.0}, "softcap=0.0"),
         ({"softcap": math.nan}, "softcap=nan"),
         ({"vocab_size": 6}, "vocab_size=6"),
@@ -233,6 +241,28 @@ def test_what_does_not_fit_is_named(change, message):
     good = {"logits": torch.zeros(2, 5), "targets": torch.tensor([0, 1])}
     with pytest.raises(ValueError, match=message):
         token_stats(**{**good, **change})
+
+
+@OURS
+def test_finite_masks_have_no_nan_in_their_gradient(run, name):
+    """float32's lowest number, as transformers masks: z - m is near -3e38, and the upstream gradient above 1."""
+    low = torch.finfo(torch.float32).min
+    logits = torch.tensor([[1.0, 2.0, 3.0, low, low]], requires_grad=True)
+    out = token_stats(logits, torch.tensor([1]), backend=name)
+    (grad,) = torch.autograd.grad((3 * out.entropy - 2 * out.logp).sum(), logits)
+    short = logits[:, :3].detach().double().requires_grad_()
+    truth = token_stats(short, torch.tensor([1]), backend="reference")
+    (exact,) = torch.autograd.grad((3 * truth.entropy - 2 * truth.logp).sum(), short)
+    assert (grad[:, :3] - exact).abs().max() < 1e-6 and not grad[:, 3:].any()
+    assert abs(out.entropy - truth.entropy) < 1e-6
+
+
+@OURS
+def test_numbers_of_other_libraries_are_numbers(name):
+    logits, targets = case(3, 9)
+    plain = token_stats(logits, targets % 8, temperature=0.5, softcap=3.0, vocab_size=8, backend=name)
+    other = {"temperature": np.float32(0.5), "softcap": torch.tensor(3.0), "vocab_size": np.int64(8)}
+    assert torch.equal(plain.logp, token_stats(logits, targets % 8, backend=name, **other).logp)
 
 
 @OURS

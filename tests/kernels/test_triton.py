@@ -85,24 +85,25 @@ def test_every_width_and_dtype_of_a_linear_head(dtype, width, entropy_grad):
     assert ours[0] <= 1e-5 and all(a <= b + c for a, b, c in zip(ours, plain, allowed, strict=True))
 
 
+@pytest.mark.parametrize("temperature", [1.0, 0.7, 0.9])  # not 1: on a GPU z - top may be fused and inexact
 @pytest.mark.parametrize("width", [40, 5000, 50257])
-def test_small_entropies_and_a_probability_of_almost_one(width):
+def test_small_entropies_and_a_probability_of_almost_one(width, temperature):
     """1 - p_y = 1e-8 and an entropy near 3e-5: to 1 % and better, where lse - sum p z has lost them (float32)."""
     logits = torch.full((2, width), 0.0, device=DEVICE)
     logits[0, 7] = math.log((width - 1) / 1e-8)
     logits[1, 7] = math.log((width - 1) / 1.5e-6)
-    logits += torch.tensor([[-200.0], [200.0]], device=DEVICE)
-    targets = torch.tensor([7, 7], device=DEVICE)
-    truth = stats_and_gradient(logits.double(), targets, "reference")
-    ours = stats_and_gradient(logits, targets, "triton")
+    logits = logits * temperature + torch.tensor([[-200.0], [200.0]], device=DEVICE)
+    targets, options = torch.tensor([7, 7], device=DEVICE), {"temperature": temperature}
+    truth = stats_and_gradient(logits.double(), targets, "reference", **options)
+    ours = stats_and_gradient(logits, targets, "triton", **options)
     assert 1e-5 < truth[1][1] < 5e-5
     for a, b in zip(ours[:3], truth[:3], strict=True):
-        assert ((a - b).abs() <= 2e-4 * b.abs()).all()
+        assert ((a - b).abs() <= (2e-4 if temperature == 1 else 0.01) * b.abs()).all()
     (gradient,), (exact,) = (
-        torch.autograd.grad(token_stats(x, targets, backend=name).logp.sum(), x)
+        torch.autograd.grad(token_stats(x, targets, backend=name, **options).logp.sum(), x)
         for x, name in ((logits.clone().requires_grad_(), "triton"), (logits.double().requires_grad_(), "reference"))
     )
-    assert ((gradient - exact).abs() <= 2e-4 * exact.abs()).all()
+    assert ((gradient - exact).abs() <= (2e-4 if temperature == 1 else 0.01) * exact.abs()).all()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -236,6 +237,25 @@ def test_the_gradient_may_take_the_place_of_the_logits(ignored):
             assert torch.equal(middle, expected)
             with pytest.raises(RuntimeError, match="modified by an inplace operation"):
                 loss.backward()
+
+
+@pytest.mark.parametrize("backend", ["torch", "triton"])
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda x: x[:1].expand(4, 3),
+        lambda x: x.flatten()[:10].as_strided((4, 4), (2, 1)),
+        lambda x: x[:, :1].expand(4, 3),
+    ],
+)
+def test_a_gradient_that_would_overwrite_itself_gets_memory_of_its_own(backend, view):
+    leaf, targets = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)).to(DEVICE), torch.arange(4) % 3
+    grads = []
+    for in_place in (True, False):
+        start = leaf.clone().requires_grad_()
+        out = token_stats(view(start * 1.0), targets.to(DEVICE), backend=backend, inplace_backward=in_place)
+        grads += torch.autograd.grad(out.logp.sum(), start)
+    assert torch.equal(*grads)
 
 
 @pytest.mark.parametrize("kernel", [x for x in vars(kernels) if x.endswith("_kernel")])
