@@ -12,8 +12,8 @@ or 2 residuals; a full tile and a narrow last one. Gradients of all three output
 float64 (--dtypes) is not in the default.
 
 Exit code 1 where a kernel does not compile, is left to fuse multiplications with additions, spills, takes more than
-99 KB of shared memory (the most a program may have on sm_86, 89 and 120), or is not launched at all. sm_75 is shown, not
-judged. 130: interrupted.
+99 KB of shared memory (the most a program may have on sm_86, 89 and 120), or is not launched at all. sm_75 is shown,
+not judged. 130: interrupted.
 
 It says nothing about speed, occupancy or whether the results are right, and nothing was run on a GPU.
 `create_function_from_signature` and `_pack_args` are not public: a new Triton may need a change here.

@@ -102,7 +102,7 @@ def head_cases() -> dict[str, tuple[Tensor, Tensor, Tensor | None, Tensor]]:
     hidden, weight = torch.randn(1, 64, generator=generator), torch.randn(50, 64, generator=generator) / 8
     bias, target = torch.zeros(50).index_fill(0, torch.tensor([3]), -INF), torch.tensor([4])
     packed = Params4bit(weight, quant_type="nf4")._quantize("cpu")
-    return {"−∞ in the bias": (hidden, weight, bias, target), "NF4 weight": (hidden, packed, None, target)}
+    return {"−∞ in the bias": (hidden, weight, bias, target), "NF4 weight, as stored": (hidden, packed, None, target)}
 
 
 def results() -> list[tuple[str, str, str]]:

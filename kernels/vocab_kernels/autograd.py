@@ -100,6 +100,22 @@ def _clear_rest(out: Tensor, index: Tensor | None, width: int) -> None:
         out[left_out] = 0.0
 
 
+class PickedRows(torch.autograd.Function):
+    """x[index] for distinct rows; its gradient takes one buffer shaped like x, that of torch's own indexing two."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, index: Tensor) -> Tensor:
+        ctx.save_for_backward(index)
+        ctx.rows = len(x)
+        return x.index_select(0, index)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, grad: Tensor):
+        _refuse_second_derivative()
+        (index,) = ctx.saved_tensors
+        return grad.new_zeros(ctx.rows, grad.shape[1]).index_copy_(0, index, grad), None
+
+
 class _LinearStats(torch.autograd.Function):
     @staticmethod
     def forward(

@@ -33,7 +33,8 @@ def token_stats(
     logits [..., V] of any float dtype; targets [...] int64, -100 leaves a token out (outputs and gradient 0).
     temperature: a float or a tensor shaped like targets, z = cap(logits) / temperature. softcap: c of
     cap(x) = c tanh(x / c). vocab_size: columns from it on are padding. inplace_backward: the gradient is written over
-    the logits, which saves their size in memory; nothing else may need them after, and a second backward pass raises.
+    the logits, which saves their size in memory; nothing else may need them after, a second backward pass raises, and a
+    leaf shares memory with its grad (not where logits overlap themselves; not by the reference).
     backend: "auto" (Triton on CUDA, else torch), "triton", "torch" or "reference" (the plain definition).
     All three outputs [...] are differentiable with respect to logits; float32, or float64 for float64 logits.
     A target on a -inf logit gives logp -inf without gradient. Raises ValueError naming what does not fit.
@@ -89,7 +90,8 @@ def linear_token_stats(
     width = checks.columns(vocab_size, weight.shape[0])
     flat, dtype = hidden.reshape(-1, hidden.shape[-1]), compute_dtype(hidden, weight, bias, *(lora or ())[:2])
     kept, index, heat = _prepare(targets, width, temperature, dtype)
-    flat = flat if index is None else flat.index_select(0, index)  # its gradient takes one buffer, flat[index]'s two
+    if index is not None:
+        flat = flat[index] if name == "reference" else autograd.PickedRows.apply(flat, index)
     with torch.autocast(hidden.device.type, enabled=False):
         layer = _layer(flat, weight, bias, lora, kept, width, dtype)
         if name == "reference":
