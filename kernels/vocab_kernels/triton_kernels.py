@@ -13,9 +13,9 @@ number of rows compiles nothing, a new width at most a variant (another power of
 import triton
 import triton.language as tl
 
-# Values of a row's state [6, parts, n] and of what is returned [9, n]: triton_backend.py names them too.
+# The values of a row's state, [6, parts, n]; close_kernel names those of its output.
 TOP, OTHERS, MOMENT, TOTAL, COUNT, OWN = (tl.constexpr(i) for i in range(6))
-TIE = tl.constexpr(1 << 16)  # packs two counts of at most 2^15 columns in one sum
+TIE = tl.constexpr(1 << 16)  # packs two counts of at most 2^14 columns in one sum
 
 
 @triton.jit
@@ -58,8 +58,8 @@ def _fold(top, others, moment, total, count, z):
     """The state with a block z (-inf where there is no column); z - top, e^(z - top), and the drop of the maximum."""
     high = tl.maximum(top, tl.max(z, 0))
     at_top, live = z == high, z != float("-inf")
-    shifted = tl.where(at_top, 0.0, z - high)  # exactly 0, also if the compiler fuses the subtraction into z
-    shifted = tl.where(tl.abs(z) == float("inf"), z - high, shifted)  # +inf is not hidden: NaN
+    exact = at_top & (tl.abs(z) != float("inf"))  # +inf is not hidden: inf - inf = NaN
+    shifted = tl.where(exact, 0.0, z - high)  # 0 also if the compiler fused the subtraction into z
     e = tl.exp(shifted)
     found = tl.sum(live.to(tl.int32) + at_top.to(tl.int32) * TIE, 0)
     ties = (found // TIE).to(top.dtype)

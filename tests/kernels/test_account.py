@@ -65,6 +65,17 @@ def test_matrix_products(products, name, units, trained, used, ignored, options)
     assert products.flops == units * 2 * 40 * 8 * 50
 
 
+@OURS
+def test_matrix_products_of_a_lora_head(products, name):
+    """Three large ones; those of rank 3: the logits twice, their gradients to the input and to B; h Aᵀ and its two."""
+    hidden, weight, targets = case(40, 8, 50)
+    a, b = torch.randn(3, 8, requires_grad=True), torch.randn(50, 3, requires_grad=True)
+    with products:
+        out = linear_token_stats(hidden.requires_grad_(), weight, targets, lora=(a, b, 0.5), backend=name)
+        out.logp.sum().backward()
+    assert products.flops == 2 * 40 * (3 * 8 * 50 + 4 * 3 * 50 + 3 * 8 * 3)
+
+
 @pytest.mark.parametrize("trained", [(False, False), (True, False), (True, True)])
 @pytest.mark.parametrize("options", [{}, {"softcap": 3.0, "entropy_grad": True}])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
