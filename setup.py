@@ -28,6 +28,7 @@ setup(
         "bitsandbytes",
         "datasets",
         "jinja2",
+        "math-verify",
         "matplotlib",
         "peft",
         "pyarrow",

@@ -32,7 +32,8 @@ Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of the run
 def pilot(config: Config = None, out: Out = None, set: Set = None, seed: Seed = None) -> None:
     """Run all arms of a pilot and write its report."""
     from poc import pilot as stage
-    from poc.config import PilotConfig, load
+    from poc.config import PilotConfig
+    from poc.configfile import load
 
     checked = load(PilotConfig, config, set or [], seed)
     out = out or _new_folder("pilot")
@@ -43,7 +44,8 @@ def pilot(config: Config = None, out: Out = None, set: Set = None, seed: Seed = 
 def train(config: Config = None, out: Out = None, set: Set = None, seed: Seed = None) -> None:
     """Train one model with one reward mix and write its report."""
     from poc import pilot as stage
-    from poc.config import RunConfig, load
+    from poc.config import RunConfig
+    from poc.configfile import load
 
     checked = load(RunConfig, config, set or [], seed)
     out = out or _new_folder("train")

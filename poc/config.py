@@ -1,25 +1,25 @@
-"""Configuration: pydantic models, YAML in, an unknown key is an error, the resolved copy is saved with the run.
+"""Configuration: every option of a run and of a pilot, checked (poc.configfile reads it).
 
-Every key has a default, so that `poc train` and `poc pilot` run without a file. Whatever is wrong is an InputError of
-one line that names the key and the value (for a name: the nearest valid one), before any weights load.
+Every key has a default, so that `poc train` and `poc pilot` run without a file. An unknown key is an error, and so is
+a value that cannot work. The resolved copy is saved with the run.
 """
 
 import difflib
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from poc.records import InputError
-
-REWARDS = ("self_certainty", "token_entropy", "trajectory_entropy", "verifiable", "random")
+NEED_LABELS = ("verifiable", "knights_knaves")
+RULE_BASED = (*NEED_LABELS, "format")  # rewards that can be written out as rules (poc.motivation)
+REWARDS = (
+    "self_certainty", "token_entropy", "trajectory_entropy", "semantic_entropy", "majority_vote", *NEED_LABELS,
+    "format", "random",
+)  # fmt: skip
 DOMAIN_LEVELS = {"math": 4, "logic": 7}  # levels 0 .. n-1; tests hold this to poc.tasks without importing it here
 TRANSITIONAL_WORDS = (
     "but", "wait", "however", "alternatively", "suppose", "hmm", "actually", "let me check", "let me verify",
     "double-check", "maybe", "instead", "on the other hand",
 )  # fmt: skip
-MAX_FILE_BYTES = 1_000_000
 
 
 class Section(BaseModel):
@@ -46,6 +46,8 @@ class Data(Section):
 
     domain: str = "math"
     level: int = Field(0, ge=0)
+    levels: list[Annotated[int, Field(ge=0)]] = []  # several in equal shares, instead of `level`
+    ood_levels: list[Annotated[int, Field(ge=0)]] = []  # measured as well, never trained on
     train: int = Field(512, ge=1, le=1_000_000)
     holdout: int = Field(256, ge=2, le=1_000_000)
     canary: int = Field(64, ge=0, le=1_000_000)
@@ -63,9 +65,23 @@ class Data(Section):
             raise ValueError(f"file ({self.file}) and dataset ({self.dataset}) are both set: keep one")
         if self.domain not in DOMAIN_LEVELS:
             raise ValueError(f"domain: unknown {self.domain!r}{nearest(self.domain, DOMAIN_LEVELS)}")
-        if not self.own and self.level >= DOMAIN_LEVELS[self.domain]:
-            raise ValueError(f"level: {self.domain} has levels 0 to {DOMAIN_LEVELS[self.domain] - 1}, got {self.level}")
+        if self.own and (self.levels or self.ood_levels):
+            raise ValueError("levels and ood_levels are for the kit's own questions, not for file or dataset")
+        for key in ("level", "levels", "ood_levels") if not self.own else ():
+            self._check_levels(key)
         return self
+
+    def _check_levels(self, key: str) -> None:
+        value, most = getattr(self, key), DOMAIN_LEVELS[self.domain] - 1
+        listed = value if isinstance(value, list) else [value]
+        if wrong := [level for level in listed if level > most]:
+            raise ValueError(f"{key}: {self.domain} has levels 0 to {most}, got {wrong[0]}")
+        if twice := [x for x in listed if listed.count(x) > 1 or (key == "ood_levels" and x in self.trained_levels)]:
+            raise ValueError(f"{key}: level {twice[0]} is named twice: name it once, in levels or in ood_levels")
+
+    @property
+    def trained_levels(self) -> list[int]:
+        return self.levels or [self.level]
 
     @property
     def own(self) -> bool:
@@ -112,16 +128,62 @@ class Evaluate(Section):
     transitional_words: list[str] = list(TRANSITIONAL_WORDS)
 
 
-def _check_reward(reward: dict[str, float]) -> dict[str, float]:
-    for name in reward:
-        if name not in REWARDS:
-            raise ValueError(f"unknown reward {name!r}{nearest(name, REWARDS)}")
-    if not any(reward.values()):
-        raise ValueError(f"all weights are 0 in {reward}: nothing would be learned")
-    return reward
+class Semantic(Section):
+    """Of semantic_entropy and majority_vote: which answers mean the same, and which prompts are worth learning from."""
+
+    cluster: Literal["auto", "exact", "math", "entailment"] = "auto"  # auto: math; exact for logic
+    judge: str | None = None  # of entailment: "policy" (the start model), or an NLI model: a Hub id or a folder
+    low: Number | None = 0.0  # semantic_entropy keeps the prompts with low < H < high; null: no limit
+    high: Number | None = 1.0
+    unit: Literal["share", "nats"] = "share"  # of low and high: a share of ln(group size), or nats
+
+    @model_validator(mode="after")
+    def _check(self):
+        if self.low is not None and self.high is not None and self.low >= self.high:
+            raise ValueError(f"low = {self.low:g} and high = {self.high:g} are crossed: no prompt would be kept")
+        if self.unit == "share" and not (0 <= (self.low or 0) < 1 and 0 < (1 if self.high is None else self.high) <= 1):
+            raise ValueError(f"low = {self.low}, high = {self.high}: a share lies in 0 to 1; set unit to nats for nats")
+        if self.cluster == "entailment" and not self.judge:
+            raise ValueError(
+                "cluster: entailment needs a judge: set semantic.judge to policy, or to an NLI model (a Hub id or a "
+                "local folder)"
+            )
+        if self.judge and self.cluster != "entailment":
+            raise ValueError(f"judge: {self.judge!r} is used by cluster: entailment only; set that or leave it out")
+        return self
+
+
+class Schedule(Section):
+    """A part's weight over time: from its weight in `reward` to `to`, in the first `over` steps (null: in all)."""
+
+    shape: Literal["constant", "linear", "cosine"] = "linear"
+    to: Number = 0.0
+    over: int | None = Field(None, ge=1)
+
+
+class Switch(Section):
+    """Label-free parts first; once the policy is sure of itself, or at a step, those that need labels, or the end."""
+
+    entropy: Number | None = Field(None, ge=0)  # nats per token, mean of the last three steps' rollouts
+    step: int | None = Field(None, ge=1)  # after this step at the latest
+    then: Literal["verifiable", "stop"] = "verifiable"
+
+    @model_validator(mode="after")
+    def _check(self):
+        if self.entropy is None and self.step is None:
+            raise ValueError("set entropy (nats), step, or both: this switch would never happen")
+        return self
+
+
+class Motivation(Section):
+    """MeRF: the reward's rules in the training prompt. `evaluate`: measure with them too; without them always."""
+
+    condition: Literal["none", "full", "score_only", "adverse"] = "none"
+    evaluate: bool = False
 
 
 Reward = Annotated[dict[str, Number], Field(min_length=1)]
+Fraction = Annotated[Number, Field(ge=0, le=1)]
 
 
 class _Common(Section):
@@ -132,9 +194,50 @@ class _Common(Section):
     train: Train = Train()
     evaluate: Evaluate = Evaluate()
     length_norm: Literal["mean", "sum"] = "mean"  # of trajectory_entropy; sum pays for short answers
+    semantic: Semantic = Semantic()
+    motivation: Motivation = Motivation()
 
 
-class RunConfig(_Common):
+class Mix(Section):
+    """What one run is paid for."""
+
+    reward: Reward
+    # null: every part speaks on every prompt. Else this share of the training questions keeps its label and gets the
+    # parts that need one; the other questions get the other parts.
+    label_fraction: Fraction | None = None
+    schedule: dict[str, Schedule] = {}
+    switch: Switch | None = None
+
+    @model_validator(mode="after")
+    def _check_mix(self):
+        for name in (*self.reward, *self.schedule):
+            if name not in REWARDS:
+                raise ValueError(f"unknown reward {name!r}{nearest(name, REWARDS)}")
+        if stray := [name for name in self.schedule if name not in self.reward]:
+            raise ValueError(f"schedule.{stray[0]}: not in reward: give it a weight there (0.0 to start without it)")
+        if not self._ever(lambda name: True):
+            raise ValueError(f"all weights are 0 in {self.reward}: nothing would be learned")
+        if self.label_fraction is not None and not self.needs_labels:
+            raise ValueError(f"label_fraction = {self.label_fraction:g}: no reward here uses labels: add verifiable")
+        if self.switch and not self._ever(lambda name: name not in NEED_LABELS):
+            raise ValueError("switch: it starts with rewards that need no labels: add one, for example self_certainty")
+        if self.switch and self.switch.then == "verifiable" and not self.needs_labels:
+            raise ValueError("switch.then = 'verifiable': no reward here uses labels: add verifiable, or set stop")
+        return self
+
+    def _ever(self, wanted) -> bool:
+        """Whether a wanted part has a weight at some step."""
+        return any(
+            wanted(name) and (weight or (name in self.schedule and self.schedule[name].to))
+            for name, weight in self.reward.items()
+        )
+
+    @property
+    def needs_labels(self) -> bool:
+        return self._ever(lambda name: name in NEED_LABELS)
+
+
+class RunConfig(_Common, Mix):
     """One training run: `poc train`."""
 
     model: str = "lab:base"
@@ -142,20 +245,32 @@ class RunConfig(_Common):
 
     @model_validator(mode="after")
     def _check(self):
-        _check_reward(self.reward)
+        if "knights_knaves" in self.reward and (self.data.own or self.data.domain != "logic"):
+            raise ValueError("reward knights_knaves is for Knights and Knaves: set data.domain to logic")
+        rules = [name for name in self.reward if name in RULE_BASED]
+        if self.motivation.condition != "none" and not rules:
+            raise ValueError(
+                f"motivation.condition = {self.motivation.condition!r}: no reward here has rules to write into the "
+                f"prompt: add one of {', '.join(RULE_BASED)}"
+            )
         return self
 
 
-class Arm(Section):
-    """One arm of a pilot: a model (a key of `models`) and its reward mix."""
+class Arm(Mix):
+    """One arm of a pilot: a model (a key of `models`), its reward mix, and what it does unlike the other arms."""
 
     model: str
-    reward: Reward
     name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    semantic: Semantic | None = None
+    motivation: Motivation | None = None
 
     @property
     def label(self) -> str:
-        return self.name or f"{self.model}-{'+'.join(self.reward)}".replace("+", "-")
+        if self.name:
+            return self.name
+        labels = [] if self.label_fraction is None else [f"labels{self.label_fraction:g}"]
+        told = [self.motivation.condition] if self.motivation else []
+        return "-".join([self.model, *self.reward, *labels, *told])
 
 
 def _arm(model: str, **reward: float) -> Arm:
@@ -186,7 +301,6 @@ class PilotConfig(_Common):
         for i, arm in enumerate(self.arms):
             if arm.model not in self.models:
                 raise ValueError(f"arms.{i}.model: {arm.model!r} is not in models{nearest(arm.model, self.models)}")
-            _check_reward(arm.reward)
         if self.train.seed:
             raise ValueError(
                 f"train.seed = {self.train.seed}: a pilot takes its seeds from seeds, for example seeds=[0,1]"
@@ -196,111 +310,33 @@ class PilotConfig(_Common):
         labels = [arm.label for arm in self.arms]
         if len(set(labels)) < len(labels):
             raise ValueError(f"arms: two arms are called {next(x for x in labels if labels.count(x) > 1)!r}: name them")
+        for arm in self.arms:
+            self.run_config(arm, 0)
         return self
 
     def run_config(self, arm: Arm, seed: int) -> RunConfig:
         """The configuration of one arm's run."""
         common = self.model_dump(exclude={"models", "arms", "seeds"})
         common["train"]["seed"] = seed
-        return RunConfig(model=self.models[arm.model], reward=arm.reward, **common)
+        own = arm.model_dump(exclude={"model", "name"}, exclude_none=True)
+        return RunConfig.model_validate(common | own | {"model": self.models[arm.model]})
+
+    def mixed(self, shares: list[float]) -> "PilotConfig":
+        """The same pilot from mixed starts: the first arm's reward on (1 - m) A + m B for every share m.
+
+        A and B are the first two models. Raises ValueError for one model only, or a share outside 0 to 1.
+        """
+        if len(self.models) < 2:
+            raise ValueError("models: mixing needs two, a base and an instruct model")
+        if wrong := [m for m in shares if not 0 <= m <= 1]:
+            raise ValueError(f"{wrong[0]:g} is not a share from 0 (all base) to 1 (all instruct)")
+        first, second = list(self.models.values())[:2]
+        models = {f"mix-{m:g}": f"mix:{first}+{second}@{m:g}" for m in shares}
+        arms = [self.arms[0].model_copy(update={"model": name, "name": None}) for name in models]
+        return self.model_copy(update={"models": models, "arms": arms})
 
 
 def nearest(name: str, valid) -> str:
     """ "; did you mean 'x'?" or the list of valid names."""
     close = difflib.get_close_matches(name, list(valid), n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else f"; valid: {', '.join(valid)}"
-
-
-def load(kind: type[Section], path: str | None, overrides: list[str] = (), seed: int | None = None):
-    """The checked configuration of `kind`: file, then `--set key.path=value`, then `--seed`. Raises InputError."""
-    tree = _read(_find(path)) if path else {}
-    for override in overrides:
-        _override(tree, override)
-    if seed is not None:
-        _override(tree, f"seeds=[{seed}]" if kind is PilotConfig else f"train.seed={seed}")
-    try:
-        return kind.model_validate(tree)
-    except ValidationError as error:
-        raise InputError(_one_line(kind, error, path or "defaults")) from None
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice (YAML would keep the last one silently) and aliases (their bombs)."""
-
-    def compose_node(self, parent, index):
-        if self.check_event(yaml.AliasEvent):
-            raise InputError("aliases (*name) are not taken: write the value out")
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node, deep=False):
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise InputError(f"key {key!r} is given twice (line {node.start_mark.line + 1})")
-        return super().construct_mapping(node, deep)
-
-
-def _find(path: str) -> Path:
-    """The file itself, or the one of that name that comes with the kit ("gpu-8gb")."""
-    if Path(path).is_file():
-        return Path(path)
-    shipped = {p.stem: p for p in (Path(__file__).parent / "configs").glob("*.yaml")}
-    if path in shipped:
-        return shipped[path]
-    files = [*map(str, Path(path).parent.glob("*.y*ml")), *shipped]
-    raise InputError(f"config {path}: no such file{nearest(path, files)}")
-
-
-def _read(path: Path) -> dict:
-    if path.stat().st_size > MAX_FILE_BYTES:
-        raise InputError(f"config {path}: larger than {MAX_FILE_BYTES} bytes: that is not a configuration")
-    try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)  # noqa: S506 (a SafeLoader)
-    except InputError as error:
-        raise InputError(f"config {path}: {error}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"config {path}: not YAML: {' '.join(str(error).split())[:200]}") from None
-    if tree is not None and not isinstance(tree, dict):
-        raise InputError(f"config {path}: must hold keys and values, holds a {type(tree).__name__}")
-    return tree or {}
-
-
-def _override(tree: dict, override: str) -> None:
-    key, equals, value = override.partition("=")
-    if not equals or not all(key.split(".")):
-        raise InputError(f"--set {override}: must read key.path=value, for example train.steps=20")
-    *parents, last = key.split(".")
-    for name in parents:
-        tree = tree.setdefault(name, {})
-        if not isinstance(tree, dict):
-            raise InputError(f"--set {override}: {name} is not a section")
-    try:
-        tree[last] = yaml.load(value, Loader=_UniqueKeys)  # noqa: S506 (a SafeLoader)
-    except (yaml.YAMLError, ValueError):
-        raise InputError(f"--set {override}: {value!r} cannot be read as a value") from None
-
-
-def _one_line(kind: type[Section], error: ValidationError, where: str) -> str:
-    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")  # a misspelt key explains a missing one
-    key = ".".join(map(str, first["loc"]))
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    if kind is RunConfig and key in ("models", "arms", "seeds"):
-        return f"config {where}: key {key!r} belongs to a pilot: run it with poc pilot"
-    if first["type"] == "extra_forbidden":
-        return (
-            f"config {where}: unknown key {key!r}{nearest(str(first['loc'][-1]), _keys(kind, first['loc'][:-1]))}{more}"
-        )
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "value_error":  # our own words name key and value already
-        return f"config {where}: {key + '.' if key else ''}{message}{more}"
-    return f"config {where}: {key} = {first['input']!r}: {message}{more}"
-
-
-def _keys(kind: type[Section], location: tuple) -> list[str]:
-    """The valid keys of the section at `location`."""
-    for part in location:
-        if isinstance(part, int):
-            continue
-        annotation = kind.model_fields[part].annotation
-        kind = annotation if isinstance(annotation, type) else next(iter(annotation.__args__))
-    return list(kind.model_fields)

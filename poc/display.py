@@ -53,8 +53,8 @@ class Watch:
         if self.bar:
             self.bar.update(self.task, description=f"{self.name} evaluating")
 
-    def evaluated(self, evaluation: dict) -> None:
-        """One line: accuracy on the hold-out (entropy where it has no labels), and how long it took."""
+    def evaluated(self, evaluation: dict, view: str = "") -> None:
+        """One line: accuracy on the hold-out (entropy where it has no labels) or `view`, and how long it took."""
         if not self.done:  # the time left is reckoned from the first step on: loading and measuring happen once
             self.started = time.monotonic()
         shown = {"accuracy": "accuracy", "accuracy_greedy": "greedy", "entropy": "entropy"}
@@ -62,7 +62,9 @@ class Watch:
             name: evaluation["summary"][key]["value"] for key, name in shown.items() if key in evaluation["summary"]
         }
         text = " · ".join(f"{name} {value:.3f}" for name, value in known.items())
-        self.say(f"{self.name} hold-out at step {evaluation['step']}: {text} ({evaluation['seconds']:.0f} s)")
+        self.say(
+            f"{self.name} {view or 'hold-out'} at step {evaluation['step']}: {text} ({evaluation['seconds']:.0f} s)"
+        )
 
     def left(self) -> str:
         seconds = (time.monotonic() - self.started) / self.done * (self.total - self.done)

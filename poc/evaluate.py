@@ -9,6 +9,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from statistics import fmean
 
 from poc import statistics
@@ -19,6 +20,15 @@ from poc.rollout import graded, sample
 
 SEED = 20_250_617  # one fixed stream: what differs between two evaluations is the weights
 TEMPERATURE = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Questions to measure on and how they are asked; the hold-out itself has no name."""
+
+    name: str
+    examples: Sequence[Example]
+    encode: Callable[[Example], list[int]]
 
 
 def evaluate(

@@ -7,7 +7,8 @@ from pathlib import Path
 from rich.table import Table
 
 from poc import pilot, runfolder, sources, tasks
-from poc.config import RunConfig, load
+from poc.config import RunConfig
+from poc.configfile import load
 from poc.display import console
 from poc.records import InputError
 

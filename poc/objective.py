@@ -33,8 +33,8 @@ def normalise(rewards: Tensor) -> Tensor:
     return torch.where(equal, 0.0, centred / (rewards.std(-1, keepdim=True) + STD_EPSILON))
 
 
-def advantages(parts: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
-    """Weighted sum of the separately normalised parts: each [P, G] float64 -> [P, G]."""
+def advantages(parts: dict[str, Tensor], weights: dict[str, float | Tensor]) -> Tensor:
+    """Weighted sum of the separately normalised parts, [P, G] float64 each -> [P, G]; weights: numbers or [P, 1]."""
     return sum(weights[name] * normalise(part) for name, part in parts.items())
 
 

@@ -12,11 +12,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from poc import runfolder, sources, tasks
-from poc.config import Arm, PilotConfig, RunConfig
+from poc import rewards, runfolder, sources, tasks
+from poc.config import NEED_LABELS, Arm, PilotConfig, RunConfig
 from poc.display import Watch
-from poc.records import Example, InputError, Split
+from poc.motivation import motivation
+from poc.records import Example, InputError
+from poc.rewards import hybrid, meanings
+from poc.rewards.meanings import Clustering
 
+MOTIVATED = "motivated"  # the hold-out asked with the reward's rules in the prompt
 LEARNING_RATE = {True: 2e-4, False: 3e-5}  # is a lab model: those are so small that an adapter must move far
 
 
@@ -30,7 +34,7 @@ class Job:
     config: RunConfig
 
 
-Data = dict[Split, list[Example]]
+Data = dict[str, list[Example]]  # train, holdout, canary, and what else is measured
 
 
 def jobs_of(config: PilotConfig, out: Path) -> list[Job]:
@@ -52,17 +56,25 @@ def resolve(config: RunConfig) -> RunConfig:
     """The configuration with every "None: it depends" decided."""
     lab = sources.first_part(config.model) in sources.LABS
     domain = tasks.own if config.data.own else tasks.DOMAINS[config.data.domain]
-    train = {
-        "learning_rate": config.train.learning_rate or LEARNING_RATE[lab],
-        "max_new_tokens": config.train.max_new_tokens or domain.MAX_NEW_TOKENS,
+    tagged = "knights_knaves" in config.reward and rewards.layout(config) == "tags"
+    usual = tasks.logic.TAGS_INSTRUCTION if tagged else domain.INSTRUCTION
+    decided = {
+        "train": {
+            "learning_rate": config.train.learning_rate or LEARNING_RATE[lab],
+            "max_new_tokens": config.train.max_new_tokens or domain.MAX_NEW_TOKENS,
+        },
+        "prompt": {"instruction": usual if config.prompt.instruction is None else config.prompt.instruction},
+        "semantic": {"cluster": _cluster(config)},
     }
-    instruction = domain.INSTRUCTION if config.prompt.instruction is None else config.prompt.instruction
     return config.model_copy(
-        update={
-            "train": config.train.model_copy(update=train),
-            "prompt": config.prompt.model_copy(update={"instruction": instruction}),
-        }
+        update={key: getattr(config, key).model_copy(update=values) for key, values in decided.items()}
     )
+
+
+def _cluster(config: RunConfig) -> str:
+    if config.semantic.cluster != "auto":
+        return config.semantic.cluster
+    return "exact" if config.data.domain == "logic" and not config.data.own else "math"
 
 
 def prepare(jobs: list[Job]) -> dict[int, Data]:
@@ -78,11 +90,20 @@ def prepare(jobs: list[Job]) -> dict[int, Data]:
 
 
 def _check_labels(config: RunConfig, data: Data) -> None:
-    unlabelled = sum(example.answer is None for example in data["train"])
-    if config.reward.get("verifiable") and unlabelled:
+    unlabelled, all_of_them = sum(example.answer is None for example in data["train"]), len(data["train"])
+    used = [name for name in config.reward if name in NEED_LABELS]
+    if not config.needs_labels or not unlabelled:
+        return
+    if config.label_fraction is None:
         raise InputError(
-            f"reward verifiable: {unlabelled} of {len(data['train'])} training questions have no answer in column "
-            f"{config.data.answer!r}: label them, or leave this reward out (in a pilot: set your own arms)"
+            f"reward {used[0]}: {unlabelled} of {all_of_them} training questions have no answer in column "
+            f"{config.data.answer!r}: label them, set label_fraction to 1.0 to use the labels that are there, or leave "
+            "this reward out (in a pilot: set your own arms)"
+        )
+    if config.label_fraction and not round(config.label_fraction * (all_of_them - unlabelled)):
+        raise InputError(
+            f"label_fraction = {config.label_fraction:g}: that is none of the {all_of_them - unlabelled} labelled "
+            "training questions: raise it, label more, or set it to 0"
         )
 
 
@@ -105,7 +126,7 @@ def _run_model(jobs: list[Job], data: dict[int, Data], watch: Watch, interrupted
     policy = load_policy(
         config.model, quantization=config.quantization, lora_rank=config.lora.rank, lora_alpha=config.lora.alpha
     )
-    start: dict[str, dict] = {}  # prompt format -> evaluation of the start model
+    start: dict[tuple, dict] = {}  # way of asking -> evaluation of the start model
     for job in jobs:
         yield _run_job(job, policy, data[job.config.train.seed], watch, interrupted, start)
         if interrupted():
@@ -116,26 +137,64 @@ def _run_job(job: Job, policy, data: Data, watch: Watch, interrupted, start: dic
     """One run from fresh adapter to outcome.json."""
     from poc.trainer import train
 
+    config = job.config
     encode, facts = prompt_encoder(job, policy)
-    check_lengths(data, encode, policy, job.config)
-    folder = runfolder.RunFolder(job.folder, job.config)
-    folder.log_environment(**_facts(job, policy, data, facts))
-    watch.start_run(job.name, job.config.train.steps)
+    text = motivation(rewards.rules_of(config), config.motivation.condition)
+    told, _ = prompt_encoder(job, policy, text)
+    check_lengths(data, encode, policy, config)
+    check_lengths({"train": data["train"]}, told, policy, config)
+    examples = training_questions(config, data["train"])
+    views = _views(data, encode, told if config.motivation.evaluate else None)
+    cluster = clustering(config, policy)
+    folder = runfolder.RunFolder(job.folder, config)
+    labels = sum(example.answer is not None for example in examples) if config.needs_labels else 0
+    folder.log_environment(**_facts(job, policy, data, facts | {"motivation": text}, labels))
+    watch.start_run(job.name, config.train.steps)
     with _outcome(folder, job.name, watch) as state:
-        policy.reset_adapter(job.config.train.seed)
-        measured = _start_evaluation(start, facts["prompt_format"], policy, data, job.config, encode, watch)
-        state["status"] = train(
-            job.config, policy, data, folder, encode=encode, interrupted=interrupted, watch=watch, start=measured
-        )
+        policy.reset_adapter(config.train.seed)
+        for view in views:
+            key = facts["prompt_format"], view.name, text if view.name == MOTIVATED else ""
+            folder.log_evaluation(_start_evaluation(start, key, policy, view, config, watch), view.name)
+        state["status"], state["reason"] = train(
+            config, policy, examples, folder,
+            encode=told, cluster=cluster, views=views, interrupted=interrupted, watch=watch,
+        )  # fmt: skip
     return state["status"]
 
 
-def _facts(job: Job, policy, data: Data, prompt: dict) -> dict:
+def training_questions(config: RunConfig, examples: list[Example]) -> list[Example]:
+    """The training questions with the labels that the rewards may see."""
+    if config.label_fraction is None:
+        return examples
+    return hybrid.hide_labels(examples, config.label_fraction, config.train.seed)
+
+
+def _views(data: Data, encode, told) -> list:
+    """What is measured: the hold-out, the levels never trained on, and, with `told`, the hold-out with motivation."""
+    from poc.evaluate import View
+
+    views = [View("", data["holdout"], encode)]
+    views += [View(name, data[name], encode) for name in data if name.startswith("level-")]
+    return views + ([View(MOTIVATED, data["holdout"], told)] if told else [])
+
+
+def clustering(config: RunConfig, policy) -> Clustering:
+    """Which answers mean the same, as `semantic.cluster` says; a judge is loaded here."""
+    if config.semantic.cluster != "entailment":
+        return {"exact": meanings.exact, "math": meanings.mathematical}[config.semantic.cluster]
+    from poc.judges import nli_judge, policy_judge
+
+    judge = config.semantic.judge
+    return meanings.entailed(policy_judge(policy) if judge == "policy" else nli_judge(judge))
+
+
+def _facts(job: Job, policy, data: Data, prompt: dict, labels: int) -> dict:
     """What environment.json says of model, data and arm."""
     hashes = {split: tasks.fingerprint(examples) for split, examples in data.items()}
     return {
         "model": {"source": policy.source, "fingerprint": policy.fingerprint, **prompt},
         "data": hashes | {"counts": {split: len(examples) for split, examples in data.items()}},
+        "labels": labels,
         "arm": job.name.removesuffix(f"-seed{job.config.train.seed}"),
         "role": job.role,
         "seed": job.config.train.seed,
@@ -160,32 +219,41 @@ def _outcome(folder: runfolder.RunFolder, name: str, watch: Watch) -> Iterator[d
         folder.log_outcome(state["status"], time.perf_counter() - began, state["reason"])
 
 
-def _start_evaluation(known: dict[str, dict], form: str, policy, data: Data, config, encode, watch: Watch) -> dict:
-    """The start model's evaluation, measured once per prompt format, at the cost of the first arm."""
+def _start_evaluation(known: dict[tuple, dict], key: tuple, policy, view, config, watch: Watch) -> dict:
+    """The start model's evaluation, measured once for each way of asking, at the cost of the first arm."""
     from poc.evaluate import evaluate
 
-    if form in known:
-        return known[form] | {"seconds": 0.0}
+    if key in known:
+        return known[key] | {"seconds": 0.0}
     watch.evaluating()
-    known[form] = evaluate(policy, data["holdout"], config, step=0, encode=encode)
-    watch.evaluated(known[form])
-    return known[form]
+    known[key] = evaluate(policy, view.examples, config, step=0, encode=view.encode)
+    watch.evaluated(known[key], view.name)
+    return known[key]
 
 
-def prompt_encoder(job: Job, policy) -> tuple[Callable[[Example], list[int]], dict]:
-    """A function from an example to its prompt's tokens (each rendered once), and what the report says about it."""
+def prompt_encoder(job: Job, policy, told: str = "") -> tuple[Callable[[Example], list[int]], dict]:
+    """A function from an example to its prompt's tokens (each rendered once), and what the report says about it.
+
+    `told` is added to the instruction. Raises InputError for a format that has no place for it.
+    """
     from poc.prompts import default_format, render
 
     prompt = job.config.prompt
     form = prompt.format if prompt.format != "auto" else default_format(policy.source, policy.tokenizer, job.role)
+    if told and form == "bare":
+        raise InputError(
+            f"motivation: {policy.source} is asked the bare question, which has no place for the rules: set "
+            "prompt.format to plain, or take a model with a chat template"
+        )
+    instruction = "\n\n".join(part for part in (prompt.instruction, told) if part)
     cache: dict[str, list[int]] = {}
 
     def encode(example: Example) -> list[int]:
         if example.id not in cache:
-            cache[example.id] = render(example.question, policy.tokenizer, form, prompt.instruction)
+            cache[example.id] = render(example.question, policy.tokenizer, form, instruction)
         return cache[example.id]
 
-    return encode, {"prompt_format": form, "instruction": prompt.instruction if form != "bare" else ""}
+    return encode, {"prompt_format": form, "instruction": instruction if form != "bare" else ""}
 
 
 def check_lengths(data: Data, encode, policy, config: RunConfig) -> None:

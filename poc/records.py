@@ -56,7 +56,9 @@ class Episode:
     """One sampled completion of n tokens, the end token included, with the statistics of the distribution that drew it.
 
     `finished` is False when the length limit cut the completion off. `logp`, `entropy`, `self_certainty`: n floats
-    each, of the tempered, untruncated distribution. `verdict` is None where the example has no gold answer.
+    each, of the tempered, untruncated distribution. `answer` is what the text marks as its answer, read without the
+    gold (None: unparsable); `formatted`: it is marked, parsable and last.
+    `verdict` is None where the example has no gold answer.
     """
 
     token_ids: tuple[int, ...]
@@ -66,6 +68,8 @@ class Episode:
     entropy: tuple[float, ...]
     self_certainty: tuple[float, ...]
     verdict: Verdict | None = None
+    answer: str | None = None
+    formatted: bool = False
 
     def __len__(self) -> int:
         return len(self.token_ids)
@@ -76,12 +80,15 @@ class Group:
     """The G completions of one prompt: the unit that rewards see and advantages are normalised over.
 
     `seed` identifies the draw (run seed, step, prompt), so that a reward that needs chance stays reproducible.
+    `meanings`: one label per episode, equal labels for answers that mean the same, None for no answer (see
+    poc.rewards.meanings); empty until that stage has run.
     """
 
     example: Example
     prompt_ids: tuple[int, ...]
     episodes: tuple[Episode, ...]
     seed: int = 0
+    meanings: tuple[int | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,15 +97,22 @@ class StepRecord:
 
     step: int
     reward: float  # weighted sum of the raw parts, before normalisation
-    rewards: dict[str, float]  # mean of each raw part
-    reward_std: dict[str, float]  # mean within-group standard deviation of each part
+    rewards: dict[
+        str, float | None
+    ]  # mean of each raw part over the prompts it speaks on; None where it speaks on none
+    reward_std: dict[str, float | None]  # mean within-group standard deviation of each part, over the same
+    weights: dict[str, float]  # weight of each part in this step, after schedule and switch
     zero_variance: float  # share of groups whose advantages are all 0
     entropy: float  # mean per sampled token
     logp: float  # mean per sampled token
     self_certainty: float  # mean per sampled token
     length: float
     truncated: float  # share of completions cut off by the length limit
-    accuracy: float | None  # share correct on the training prompts, for the log only; None without labels
+    accuracy: float | None  # share correct on the labelled training prompts, for the log only; None without labels
+    labelled: float  # share of prompts with a gold answer that a reward may use
+    agreement: float  # mean share of the most frequent answer within a group; unparsable answers agree with nothing
+    semantic_entropy: float  # mean over groups of the entropy of the answers' meanings, nats
+    dropped: float  # share of prompts whose semantic entropy lies outside the thresholds
     loss: float
     grad_norm: float  # before clipping
     clip_fraction: float  # share of tokens whose ratio was clipped

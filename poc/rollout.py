@@ -7,7 +7,7 @@ The statistics are taken from the same logits. Not here: top-k, top-p, stop stri
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from vocab_kernels import token_stats
 
 from poc.models import Head, Policy
 from poc.records import Episode, Example, Group
-from poc.tasks import score
+from poc.tasks import read, score
 
 
 @dataclass(slots=True)
@@ -115,11 +115,10 @@ def _episode(policy: Policy, row: _Row) -> Episode:
 
 
 def graded(example: Example, episode: Episode) -> Episode:
-    """The episode with its verdict, where the example has a gold answer."""
-    if example.answer is None:
-        return episode
-    fields = {name: getattr(episode, name) for name in Episode.__slots__ if name != "verdict"}
-    return Episode(**fields, verdict=score(example, episode.text))
+    """The episode with its answer, and its verdict where the example has a gold answer."""
+    answer, formatted = read(example, episode.text)
+    verdict = None if example.answer is None else score(example, episode.text)
+    return replace(episode, answer=answer, formatted=formatted, verdict=verdict)
 
 
 def rollout(policy: Policy, examples: Sequence[Example], prompts: Sequence[Sequence[int]], *, group_size: int,

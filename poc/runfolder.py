@@ -1,7 +1,7 @@
 """A run is a folder. This file alone writes it; everything else (report, comparison) only reads it.
 
     config.yaml  environment.json  steps.jsonl  samples.jsonl  outcome.json
-    evaluations/step-000010.json  checkpoints/step-000010/
+    evaluations/step-000010.json  evaluations/VIEW/step-000010.json  checkpoints/step-000010/
 
 Lines are flushed as they are written; a JSON file appears whole or not at all (written aside, then renamed).
 """
@@ -33,7 +33,7 @@ class RunFolder:
     def __init__(self, path: Path, config) -> None:
         create_empty(path)
         self.path = path
-        self.seconds = {"rollout": 0.0, "update": 0.0, "evaluate": 0.0}
+        self.seconds = {"rollout": 0.0, "reward": 0.0, "update": 0.0, "evaluate": 0.0}
         self.steps = 0
         (path / "evaluations").mkdir()
         (path / "checkpoints").mkdir()
@@ -42,17 +42,23 @@ class RunFolder:
     def log_environment(self, **facts) -> None:
         write_json(self.path / "environment.json", environment() | facts)
 
-    def log_step(self, record: StepRecord, groups: Sequence[Group], parts: dict) -> None:
-        """One line in steps.jsonl, and one group of completions (best, median, worst reward) in samples.jsonl."""
+    def log_step(self, record: StepRecord, groups: Sequence[Group], totals) -> None:
+        """One line in steps.jsonl, and one group of completions (best, median, worst reward) in samples.jsonl.
+
+        `totals` [P, G]: the weighted sum of the rewards of each completion.
+        """
         self.steps = record.step
         for stage, seconds in record.timing.items():
             self.seconds[stage] += seconds
         append_json(self.path / "steps.jsonl", asdict(record))
-        append_json(self.path / "samples.jsonl", {"step": record.step, **_sample(groups[0], parts)})
+        append_json(self.path / "samples.jsonl", {"step": record.step, **_sample(groups[0], totals[0].tolist())})
 
-    def log_evaluation(self, evaluation: dict) -> None:
+    def log_evaluation(self, evaluation: dict, view: str = "") -> None:
+        """`view`: the subfolder of a measurement beside the hold-out's."""
         self.seconds["evaluate"] += evaluation["seconds"]
-        write_json(self.path / "evaluations" / f"step-{evaluation['step']:06d}.json", evaluation)
+        folder = self.path / "evaluations" / view
+        folder.mkdir(exist_ok=True)
+        write_json(folder / f"step-{evaluation['step']:06d}.json", evaluation)
 
     def save_checkpoint(self, step: int, policy) -> None:
         """The adapter in PEFT's format, under a name that appears when it is whole; the last two are kept."""
@@ -105,8 +111,7 @@ def append_json(path: Path, content: dict) -> None:
         file.write(json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def _sample(group: Group, parts: dict) -> dict:
-    totals = [sum(float(part[0, i]) for part in parts.values()) for i in range(len(group.episodes))]
+def _sample(group: Group, totals: list[float]) -> dict:
     order = sorted(range(len(totals)), key=totals.__getitem__)
     picked = dict.fromkeys((order[-1], order[len(order) // 2], order[0]))
     completions = [

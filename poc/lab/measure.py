@@ -6,7 +6,8 @@ from statistics import fmean
 import torch
 
 from poc import __version__, pilot, statistics, tasks
-from poc.config import RunConfig, load
+from poc.config import RunConfig
+from poc.configfile import load
 from poc.evaluate import evaluate
 from poc.lab import corpus
 from poc.models import load_policy

@@ -13,7 +13,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from poc.config import MAX_FILE_BYTES, PilotConfig
+from poc.config import PilotConfig
+from poc.configfile import MAX_FILE_BYTES
 from poc.records import InputError
 from poc.statistics import Interval
 

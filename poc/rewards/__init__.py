@@ -4,10 +4,15 @@ import math
 from collections.abc import Callable
 from functools import partial
 
+from poc.config import RunConfig
 from poc.records import Group
 from poc.rewards.controls import random
 from poc.rewards.internal import self_certainty, token_entropy, trajectory_entropy
-from poc.rewards.verifiable import verifiable
+from poc.rewards.knights import knights_knaves
+from poc.rewards.rules import RuleReward
+from poc.rewards.semantic import majority_vote, semantic_entropy
+from poc.rewards.verifiable import format_reward, verifiable
+from poc.sources import LABS, first_part
 
 Reward = Callable[[Group], list[float]]
 
@@ -15,15 +20,35 @@ REWARDS: dict[str, Reward] = {
     "self_certainty": self_certainty,
     "token_entropy": token_entropy,
     "trajectory_entropy": trajectory_entropy,
+    "semantic_entropy": semantic_entropy,
+    "majority_vote": majority_vote,
     "verifiable": verifiable,
+    "knights_knaves": knights_knaves("tags"),
+    "format": format_reward,
     "random": random,
 }
 
 
-def select(names, length_norm: str = "mean") -> dict[str, Reward]:
-    """The reward functions called `names`; `length_norm` ("mean" or "sum") is for trajectory_entropy."""
-    options = {"trajectory_entropy": partial(trajectory_entropy, length_norm=length_norm)}
-    return {name: options.get(name, REWARDS[name]) for name in names}
+def select(config: RunConfig) -> dict[str, Reward]:
+    """The reward functions that a configuration names, with its options."""
+    return {name: _options(config).get(name, REWARDS[name]) for name in config.reward}
+
+
+def rules_of(config: RunConfig) -> list[RuleReward]:
+    """Those among them that can be written out as rules."""
+    return [reward for reward in select(config).values() if isinstance(reward, RuleReward)]
+
+
+def layout(config: RunConfig) -> str:
+    """How Knights and Knaves are answered: the lab models mark with #, others learn the tags of the papers."""
+    return "mark" if first_part(config.model) in LABS else "tags"
+
+
+def _options(config: RunConfig) -> dict[str, Reward]:
+    return {
+        "trajectory_entropy": partial(trajectory_entropy, length_norm=config.length_norm),
+        "knights_knaves": knights_knaves(layout(config)),
+    }
 
 
 def apply(name: str, reward: Reward, group: Group) -> list[float]:

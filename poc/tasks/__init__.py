@@ -11,24 +11,38 @@ from collections.abc import Iterable
 from poc.config import Data
 from poc.records import Example, InputError, Split, Verdict
 from poc.tasks import logic, math, own
+from poc.tasks.answers import Reading
 
 DOMAINS = {"math": math, "logic": logic}
 PATIENCE = 5000  # draws without a new question before a split is called exhausted
 MEASURING_SEED = 0  # hold-out and canary: every arm and every seed is measured on the same questions
 
 
-def load(data: Data, seed: int) -> dict[Split, list[Example]]:
+def load(data: Data, seed: int) -> dict[str, list[Example]]:
     """The examples of all three splits: the user's own or generated; only the generated train split depends on `seed`.
 
+    Beside train, holdout and canary a key "level-5" for each level that is only measured, as many as the hold-out has.
     Raises InputError when the data are wrong or too few.
     """
     if data.own:
         return own.load(data)
     counts: dict[Split, int] = {"train": data.train, "holdout": data.holdout, "canary": data.canary}
-    return {
-        split: generate(data.domain, data.level, split, count, seed if split == "train" else MEASURING_SEED)
+    splits = {
+        split: _over_levels(data, split, count, seed if split == "train" else MEASURING_SEED)
         for split, count in counts.items()
     }
+    unseen = {
+        f"level-{level}": generate(data.domain, level, "holdout", data.holdout, MEASURING_SEED)
+        for level in data.ood_levels
+    }
+    return splits | unseen
+
+
+def _over_levels(data: Data, split: Split, count: int, seed: int) -> list[Example]:
+    """`count` examples in equal shares over the levels, the first levels getting what is left over."""
+    share, rest = divmod(count, len(data.trained_levels))
+    counts = {level: share + (i < rest) for i, level in enumerate(data.trained_levels)}
+    return [e for level, n in counts.items() for e in generate(data.domain, level, split, n, seed)]
 
 
 def score(example: Example, text: str) -> Verdict:
@@ -36,6 +50,11 @@ def score(example: Example, text: str) -> Verdict:
     if example.answer is None:
         raise ValueError(f"{example.id} has no gold answer to score against")
     return own.score(example, text) if example.domain == own.NAME else DOMAINS[example.domain].score(example, text)
+
+
+def read(example: Example, text: str) -> Reading:
+    """What a completion gives as its answer, without looking at the gold."""
+    return own.read(text) if example.domain == own.NAME else DOMAINS[example.domain].read(example.question, text)
 
 
 def fingerprint(examples: Iterable[Example]) -> str:
@@ -65,6 +84,6 @@ def generate(domain: str, level: int, split: Split, count: int, seed: int) -> li
     if len(found) < count:
         raise InputError(
             f"data.{split}: {count} asked for, but {domain} level {level} has about {len(found)} different {split} "
-            f"questions: lower data.{split} or raise data.level"
+            f"questions: lower data.{split} or choose another level"
         )
     return list(found.values())

@@ -1,14 +1,16 @@
 """Finding and comparing answers in text that nobody trusts: nothing here evaluates, every pattern is linear.
 
-A completion marks its answer with `#` (or GSM8K's `####`) at the end, or with \\boxed{...}. The marked answer counts;
-the last number or the last full assignment in the text is read as well, so that "right regardless of format" can be
-told apart from "knows how to mark an answer". A number is plain decimal notation in ASCII digits: `1e9`, `1/2`, other
-scripts' digits and lists such as `1,2,3` are not numbers here, so that nothing is right by a lucky reading.
+A completion marks its answer with `#` (or GSM8K's `####`) at the end, with \\boxed{...} or with <answer>...</answer>;
+the last mark counts. The last number or the last full assignment in the text is read as well, so that "right regardless
+of format" can be told apart from "knows how to mark an answer". A number is plain decimal notation in ASCII digits:
+`1e9`, `1/2`, other scripts' digits and lists such as `1,2,3` are not numbers here, so that nothing is right by a lucky
+reading.
 """
 
 import re
 import unicodedata
 from decimal import Decimal
+from typing import NamedTuple
 
 MAX_TEXT = 20_000  # characters of a completion that are looked at, from its end
 MAX_DIGITS = 64  # a longer number is not an answer
@@ -19,15 +21,29 @@ _PLAIN = re.compile(r"[+-]?(?:(?:[0-9]+|[0-9]{1,3}(?:,[0-9]{2,3})*,[0-9]{3})\.?[
 _WRAPPER = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\{([^{}]*)\}")
 
 
+class Reading(NamedTuple):
+    """What a completion gives as its answer, read without any gold.
+
+    `answer`: the marked answer, numbers and assignments in one spelling (None: nothing that this task can read);
+    `formatted`: it is marked, can be read and ends the text.
+    """
+
+    answer: str | None
+    formatted: bool
+
+
 def marked_answer(text: str, lines: int = 1) -> tuple[str | None, bool]:
     """The marked answer of `text` and whether it ends the text: ("42", True) for "6*7=42 #42\\n".
 
     (None, False) if nothing is marked. `lines`: how many lines a `#` answer may span, for answers that have several.
     """
     text = text[-MAX_TEXT:].rstrip()
-    hashes, boxed = text.rfind("#"), text.rfind("\\boxed{")
-    if max(hashes, boxed) < 0:
+    hashes, boxed, tagged = text.rfind("#"), text.rfind("\\boxed{"), text.rfind("<answer>")
+    if max(hashes, boxed, tagged) < 0:
         return None, False
+    if tagged > max(hashes, boxed):
+        inside, closed, after = text[tagged + len("<answer>") :].partition("</answer>")
+        return (_bare(inside), not after.strip()) if closed else (None, False)
     if boxed > hashes:
         return _braced(text[boxed + len("\\boxed{") :])
     after = text[hashes + 1 :].split("\n", lines)
@@ -57,6 +73,20 @@ def parse_number(text: str) -> Decimal | None:
     if len(bare) > MAX_DIGITS or not _PLAIN.fullmatch(bare):
         return None
     return Decimal(bare.replace(",", ""))
+
+
+def read_number(text: str) -> Reading:
+    """The marked number of a completion, spelled without commas, signs of currency and idle zeros."""
+    marked, last = marked_answer(text)
+    value = None if marked is None else parse_number(marked)
+    return Reading(None, False) if value is None else Reading(spell(value), last)
+
+
+def spell(number: Decimal) -> str:
+    """One spelling for equal numbers: 007, 7.0 and +7 are all "7"."""
+    plain = format(number, "f")
+    plain = plain.rstrip("0").rstrip(".") if "." in plain else plain
+    return "0" if plain in ("-0", "") else plain
 
 
 def last_number(text: str) -> Decimal | None:

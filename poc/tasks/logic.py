@@ -7,21 +7,27 @@ until both agree: "tt:lt- tl:tl+ #Ann knight, Bob knave".
 """
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import product
 from random import Random
 
 from poc.records import Example, Verdict
-from poc.tasks.answers import MAX_TEXT, marked_answer
+from poc.tasks.answers import MAX_TEXT, Reading, marked_answer
 
 NAME = "logic"
 LEVELS = range(7)
 NAMES = ("Ann", "Bob", "Cid", "Dee", "Eve", "Fay", "Gus", "Hal")
 INSTRUCTION = "Knights tell the truth, knaves lie. Who is what? End like this: #Ann knight, Bob knave"
+TAGS_INSTRUCTION = (
+    "Knights tell the truth, knaves lie. Who is what? First reason between <think> and </think>, then give the answer "
+    "between <answer> and </answer>, like this: <answer> (1) Ann is a knight (2) Bob is a knave </answer>"
+)
 MAX_NEW_TOKENS = 112  # enough for a worked solution, one token a character (lab models), at levels 0 and 1
 
 # "Ann knight" or "Ann: a knight" or "Ann is a knight"; not "Ann knight or ...", which asserts nothing of Ann.
 _ASSERTED = re.compile(r"\b([A-Z][a-z]{1,20})(?::| is)?(?: an?)? (knight|knave)\b(?! or\b)")
+_SPEAKER = re.compile(r"^([A-Z][a-z]{1,20}):", re.MULTILINE)
 _BETWEEN = re.compile(r"[\s,;.]|\band\b|\([0-9]{1,2}\)")  # what may stand between the pairs of an answer
 
 Atom = tuple[int, bool]  # (person, is said to be a knight)
@@ -78,15 +84,17 @@ def score(example: Example, text: str) -> Verdict:
     gold = read_assignment(example.answer)
     if not gold:
         raise ValueError(f"the gold answer {example.answer!r} of {example.id} names nobody")
-    for lines in (1, len(gold) + 1):  # all on the line of the mark, or one person a line from there or below
-        marked, last = marked_answer(text, lines)
-        said = None if marked is None else read_assignment(marked)
-        complete = said is not None and said.keys() == gold.keys()
-        if complete:
-            break
-    status = "unparsable" if not complete else "correct" if said == gold else "wrong"
+    said, marked, last = _marked_assignment(text, gold.keys())
+    status = "unparsable" if said is None else "correct" if said == gold else "wrong"
     anyhow = status == "correct" or _last_assignment(text, len(gold)) == gold
-    return Verdict(status, complete and last, anyhow, marked)
+    return Verdict(status, said is not None and last, anyhow, marked)
+
+
+def read(question: str, text: str) -> Reading:
+    """The marked assignment of everybody in the question, in the question's order."""
+    people = _SPEAKER.findall(question)
+    said, _, last = _marked_assignment(text, set(people))
+    return Reading(None, False) if said is None else Reading(", ".join(f"{x} {said[x]}" for x in people), last)
 
 
 def read_assignment(text: str) -> dict[str, str] | None:
@@ -98,6 +106,16 @@ def read_assignment(text: str) -> dict[str, str] | None:
     pairs = _ASSERTED.findall(text)
     said_more = _BETWEEN.sub("", _ASSERTED.sub("", text))
     return None if said_more or len({name for name, _ in pairs}) < len(pairs) else dict(pairs)
+
+
+def _marked_assignment(text: str, people: Collection[str]) -> tuple[dict[str, str] | None, str | None, bool]:
+    """(who is what or None unless exactly `people` are named, the marked text, whether it ends the completion)."""
+    for lines in (1, len(people) + 1):  # all on the line of the mark, or one person a line from there or below
+        marked, last = marked_answer(text, lines)
+        said = None if marked is None else read_assignment(marked)
+        if said is not None and said.keys() == set(people):
+            return said, marked, last
+    return None, marked, last
 
 
 def _last_assignment(text: str, people: int) -> dict[str, str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from random import Random
 
 from poc.records import Example, Verdict
-from poc.tasks.answers import last_number, marked_answer, parse_number
+from poc.tasks.answers import Reading, last_number, marked_answer, parse_number, read_number
 
 NAME = "math"
 LEVELS = range(4)
@@ -50,6 +50,11 @@ def generate(seed: int, index: int, level: int) -> tuple[Example, str]:
 def score(example: Example, text: str) -> Verdict:
     """Compare the marked integer with the gold one."""
     return score_number(example.answer, text)
+
+
+def read(question: str, text: str) -> Reading:
+    """The marked number."""
+    return read_number(text)
 
 
 def score_number(gold: str, text: str) -> Verdict:

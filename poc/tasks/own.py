@@ -14,7 +14,7 @@ from typing import Any
 
 from poc.config import Data, nearest
 from poc.records import Example, InputError, Messages, Split, Verdict
-from poc.tasks.answers import MAX_TEXT, marked_answer, normalise, parse_number
+from poc.tasks.answers import MAX_TEXT, Reading, marked_answer, normalise, parse_number, read_number
 from poc.tasks.math import score_number
 from poc.tasks.rows import Row, columns_of, read_rows, show
 
@@ -76,6 +76,15 @@ def score(example: Example, text: str) -> Verdict:
     status = "unparsable" if not value else "correct" if value == target else "wrong"
     anyhow = status == "correct" or _ends_with(normalise(text), target) or _ends_with(value, target)
     return Verdict(status, bool(value) and last, anyhow, marked)
+
+
+def read(text: str) -> Reading:
+    """The marked answer: a number in its one spelling, else the marked text as it stands."""
+    number = read_number(text)
+    if number.answer is not None:
+        return number
+    marked, last = marked_answer(text)
+    return Reading(marked, last) if marked and normalise(marked) else Reading(None, False)
 
 
 def _hide_hashes(text: str, gold: str) -> tuple[str, str]:

@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from poc import tasks
-from poc.config import DOMAIN_LEVELS, REWARDS, PilotConfig, RunConfig, load
+from poc.config import DOMAIN_LEVELS, REWARDS, PilotConfig, RunConfig
+from poc.configfile import load
 from poc.records import InputError
 
 WRONG = [  # kind, overrides, what the line must say

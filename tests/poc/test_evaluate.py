@@ -2,7 +2,8 @@
 
 import pytest
 
-from poc.config import RunConfig, load
+from poc.config import RunConfig
+from poc.configfile import load
 from poc.evaluate import evaluate, summarise, transitional_share
 from poc.pilot import resolve
 from poc.records import Example

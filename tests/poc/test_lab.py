@@ -9,7 +9,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from poc import pilot, tasks
-from poc.config import RunConfig, load
+from poc.config import RunConfig
+from poc.configfile import load
 from poc.evaluate import evaluate
 from poc.lab import corpus, tokenizer
 from poc.lab.__main__ import fit, new_model

@@ -5,6 +5,7 @@ import math
 import pytest
 
 from poc import rewards
+from poc.config import RunConfig
 from poc.records import Episode, Example, Group, Verdict
 
 
@@ -27,8 +28,9 @@ def test_internal_rewards_are_means_over_tokens():
 
 def test_sum_pays_for_short_answers_and_mean_does_not():
     long, short = episode((-0.5,) * 10), episode((-1.0,) * 2)
-    mean = rewards.select(["trajectory_entropy"])["trajectory_entropy"](group(long, short))
-    total = rewards.select(["trajectory_entropy"], "sum")["trajectory_entropy"](group(long, short))
+    config = RunConfig(reward={"trajectory_entropy": 1.0})
+    mean = rewards.select(config)["trajectory_entropy"](group(long, short))
+    total = rewards.select(config.model_copy(update={"length_norm": "sum"}))["trajectory_entropy"](group(long, short))
     assert mean[0] > mean[1] and total[0] < total[1]
 
 

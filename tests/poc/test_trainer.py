@@ -1,12 +1,15 @@
 """The loop on a random toy model: order of prompts, records, determinism, and that training moves what it should."""
 
 import json
+import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from poc import pilot
-from poc.config import RunConfig, load
+from poc.config import RunConfig
+from poc.configfile import load
 from poc.display import Watch
 from poc.records import Episode, Example, Group, StepRecord, Verdict
 from poc.trainer import derived_seed, prompts_of_step, step_record
@@ -51,11 +54,16 @@ def test_step_record_by_hand():
         Group(EXAMPLES[0], (1,), (episode(3, True, "correct", 0.5), episode(1, False, "wrong", 1.5))),
         Group(EXAMPLES[1], (1,), (episode(2, True, "wrong", 0.1), episode(2, True, "wrong", 0.1))),
     ]
+    groups = [replace(group, meanings=meanings) for group, meanings in zip(groups, ((0, None), (1, 1)), strict=True)]
     parts = {"verifiable": torch.tensor([[1.0, 0.0], [0.0, 0.0]], dtype=torch.float64)}
+    volume = {"verifiable": torch.tensor([[2.0], [2.0]], dtype=torch.float64)}
     config = pilot.resolve(load(RunConfig, None, ["reward={verifiable: 2.0}"]))
     advantage = torch.tensor([[0.7, -0.7], [0.0, 0.0]])
-    record = step_record(3, groups, parts, advantage, config, UpdateRecord(0.1, 2.0, 0.25, 0.0), {"rollout": 1.0})
+    update, timing = UpdateRecord(0.1, 2.0, 0.25, 0.0), {"rollout": 1.0}
+    record = step_record(3, groups, parts, volume, {"verifiable": 2.0}, advantage, config, update, timing)
     assert record.reward == 0.5 and record.rewards == {"verifiable": 0.25} and record.accuracy == 0.25
+    assert (record.agreement, record.dropped, record.labelled) == (0.75, 1.0, 1.0)  # all differ; all agree
+    assert record.semantic_entropy == pytest.approx(math.log(2) / 2)
     assert record.reward_std["verifiable"] == pytest.approx(0.5**0.5 / 2)
     assert record.entropy == pytest.approx((3 * 0.5 + 1.5 + 4 * 0.1) / 8)  # every token counts alike
     assert (record.length, record.truncated, record.zero_variance, record.tokens) == (2.0, 0.25, 0.5, 8)
@@ -67,7 +75,7 @@ def test_same_seed_same_steps_apart_from_times(tmp_path, tiny_folder):
     _, two = run(tmp_path / "b", tiny_folder, overrides)
     _, three = run(tmp_path / "c", tiny_folder, [*overrides, "train.seed=1"])
     for line in (*one, *two, *three):
-        assert line.pop("timing").keys() == {"rollout", "update"}
+        assert line.pop("timing").keys() == {"rollout", "reward", "update"}
     assert one == two != three
     assert (tmp_path / "a" / "samples.jsonl").read_bytes() == (tmp_path / "b" / "samples.jsonl").read_bytes()
     for name in ("step-000000", "step-000003"):
