@@ -28,14 +28,21 @@ Set = Annotated[list[str] | None, typer.Option("--set", help="Override one key: 
 Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of the run (pilot: its only seed).")]
 
 
+Mix = Annotated[
+    str | None,
+    typer.Option("--mix", help="Shares of the second model, 0,0.1,0.5,1: the first arm's reward from mixed starts."),
+]
+
+
 @app.command()
-def pilot(config: Config = None, out: Out = None, set: Set = None, seed: Seed = None) -> None:
+def pilot(config: Config = None, out: Out = None, set: Set = None, seed: Seed = None, mix: Mix = None) -> None:
     """Run all arms of a pilot and write its report."""
     from poc import pilot as stage
     from poc.config import PilotConfig
     from poc.configfile import load
 
     checked = load(PilotConfig, config, set or [], seed)
+    checked = _mixed(checked, mix) if mix is not None else checked
     out = out or _new_folder("pilot")
     _run(checked, stage.jobs_of(checked, out), out, is_pilot=True)
 
@@ -53,16 +60,63 @@ def train(config: Config = None, out: Out = None, set: Set = None, seed: Seed = 
 
 
 @app.command()
+def plan(
+    config: Config = None, set: Set = None, seed: Seed = None, mix: Mix = None,
+    probe: Annotated[bool, typer.Option("--probe", help="Sample the start models; say where they may fail.")] = False,
+) -> None:  # fmt: skip
+    """Check a run or a pilot and show what it would do; nothing is trained or written."""
+    from poc import pilot as stage
+    from poc.config import PilotConfig
+    from poc.configfile import kind_of, load
+    from poc.plan import show
+
+    kind = kind_of(config, set or [])
+    checked = load(kind, config, set or [], seed)
+    if mix is not None and kind is not PilotConfig:
+        raise InputError("--mix: for a pilot; this configuration is one run (it has model or reward)")
+    checked = _mixed(checked, mix) if mix is not None else checked
+    is_pilot = kind is PilotConfig
+    jobs = stage.jobs_of(checked, Path()) if is_pilot else [stage.Job(Path(), "run", None, stage.resolve(checked))]
+    show(jobs, stage.prepare(jobs), probe)
+
+
+@app.command()
+def equivalence(config: Config = None, out: Out = None, set: Set = None, seed: Seed = None) -> None:
+    """Train as `poc train` does and measure how alike the rewards are, at step 1 and every evaluate.every steps."""
+    from poc import pilot as stage
+    from poc.config import RunConfig
+    from poc.configfile import load
+
+    checked = load(RunConfig, config, set or [], seed)
+    from poc.equivalence import check, observer
+    from poc.equivalence_page import show
+
+    check(checked)
+    out = out or _new_folder("equivalence")
+    jobs = [stage.Job(out, out.name, None, stage.resolve(checked))]
+    try:
+        _run(checked, jobs, out, is_pilot=False, observer=observer)
+    except typer.Exit:  # done, failed or interrupted: what was measured is there
+        show(out)
+        raise
+
+
+@app.command()
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Run or pilot folders.")],
     out: Annotated[
         Path | None, typer.Option("--out", help="HTML file; report.html in the folder, of several: here.")
     ] = None,
+    table: Annotated[bool, typer.Option("--table", help="Print a Markdown table for a log; write nothing.")] = False,
 ) -> None:
-    """Write one offline HTML page about finished runs."""
-    from poc.report import write
+    """Write one offline HTML page about finished runs, or print a table."""
+    from poc import report as stage
 
-    print(write(runs, out or (runs[0] if len(runs) == 1 else Path()) / "report.html"))
+    if table and out:
+        raise InputError(f"--table writes nothing, so --out {out} has no use: give one of the two")
+    if table:
+        return print(stage.table(runs), end="")
+    print(stage.write(runs, out or (runs[0] if len(runs) == 1 else Path()) / "report.html"))
 
 
 @app.command()
@@ -88,7 +142,15 @@ def _new_folder(kind: str) -> Path:
     return Path("runs") / f"{kind}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
-def _run(config, jobs, out: Path, is_pilot: bool) -> None:
+def _mixed(config, mix: str):
+    """The pilot from mixed starts; `mix` is what the user typed."""
+    try:
+        return config.mixed([float(share) for share in mix.split(",")])
+    except ValueError as error:
+        raise InputError(f"--mix {mix}: {error}; write shares such as 0,0.1,0.2,0.5,1") from None
+
+
+def _run(config, jobs, out: Path, is_pilot: bool, observer=None) -> None:
     """Check, run, report."""
     from poc import pilot as stage
     from poc import runfolder
@@ -104,7 +166,7 @@ def _run(config, jobs, out: Path, is_pilot: bool) -> None:
         if is_pilot:
             runfolder.write_json(out / "environment.json", runfolder.environment())
         try:
-            state = stage.run(jobs, data, watch, interrupted)
+            state = stage.run(jobs, data, watch, interrupted, observer)
         except InputError:  # found with the tokenizer only: nothing has been trained
             if not watch.done:
                 shutil.rmtree(out)

@@ -15,6 +15,15 @@ from poc.records import InputError
 MAX_FILE_BYTES = 1_000_000
 
 
+def kind_of(path: str | None, overrides: list[str]) -> type[Section]:
+    """RunConfig for a file or overrides with a key that only a run has, else PilotConfig (the default pilot)."""
+    keys = {
+        *(_read(_find(path)) if path else {}),
+        *(override.partition("=")[0].split(".")[0] for override in overrides),
+    }
+    return RunConfig if keys & (RunConfig.model_fields.keys() - PilotConfig.model_fields.keys()) else PilotConfig
+
+
 def load(kind: type[Section], path: str | None, overrides: list[str] = (), seed: int | None = None):
     """The checked configuration of `kind`: file, then `--set key.path=value`, then `--seed`. Raises InputError."""
     tree = _read(_find(path)) if path else {}

@@ -27,7 +27,7 @@ MAX_NEW_TOKENS = 112  # enough for a worked solution, one token a character (lab
 
 # "Ann knight" or "Ann: a knight" or "Ann is a knight"; not "Ann knight or ...", which asserts nothing of Ann.
 _ASSERTED = re.compile(r"\b([A-Z][a-z]{1,20})(?::| is)?(?: an?)? (knight|knave)\b(?! or\b)")
-_SPEAKER = re.compile(r"^([A-Z][a-z]{1,20}):", re.MULTILINE)
+_SPEAKER = re.compile(r"(?:^|\. )([A-Z][a-z]{1,20}):")
 _BETWEEN = re.compile(r"[\s,;.]|\band\b|\([0-9]{1,2}\)")  # what may stand between the pairs of an answer
 
 Atom = tuple[int, bool]  # (person, is said to be a knight)

@@ -1,0 +1,74 @@
+"""`poc plan [CONFIG] [--probe]`: the arms of a run or pilot, how much they would sample, and what a probe finds.
+
+Everything that a run checks before it loads weights is checked. Nothing is trained, nothing is written.
+"""
+
+from rich.table import Table
+
+from poc import pilot
+from poc.display import console
+from poc.pilot import Data, Job
+from poc.text import visible
+
+
+def show(jobs: list[Job], data: dict[int, Data], with_probe: bool) -> None:
+    """Print the plan; with a probe, load each start model, sample it, and warn."""
+    _print_jobs(jobs, data)
+    if not with_probe:
+        return print("poc plan --probe samples the start models and says where feedback without labels may not help")
+    sources = dict.fromkeys(job.config.model for job in jobs)
+    total = sum(_probe_model([job for job in jobs if job.config.model == source], data) for source in sources)
+    print(f"about {total:.0f} minutes in all on this machine, reckoned from these probes")
+
+
+def _print_jobs(jobs: list[Job], data: dict[int, Data]) -> None:
+    rows = [_row(job, data[job.config.train.seed]) for job in jobs]
+    _print_table(("run", "model", "reward", "steps", "completions", "tokens at most", "labels used"), rows)
+    first = next(iter(data.values()))
+    print(", ".join(f"{len(examples):,} {split}" for split, examples in first.items()) + " questions")
+
+
+def _row(job: Job, questions: Data) -> tuple[str, ...]:
+    config, options = job.config, job.config.train
+    completions = options.steps * options.prompts_per_step * options.group_size
+    labels = sum(e.answer is not None for e in pilot.training_questions(config, questions["train"]))
+    reward = " + ".join(f"{weight:g} {name}" for name, weight in config.reward.items())
+    counts = options.steps, completions, completions * options.max_new_tokens, labels if config.needs_labels else 0
+    return visible(job.name), visible(config.model), reward, *(f"{n:,}" for n in counts)
+
+
+def _probe_model(jobs: list[Job], data: dict[int, Data]) -> float:
+    """Print one model's probe; estimated minutes of its runs."""
+    from poc import probe
+    from poc.models import load_policy
+
+    job, config = jobs[0], jobs[0].config
+    print(f"loading {visible(config.model)}", flush=True)
+    policy = load_policy(
+        config.model, quantization=config.quantization, lora_rank=config.lora.rank, lora_alpha=config.lora.alpha
+    )
+    encode, facts = pilot.prompt_encoder(job, policy)
+    questions = data[config.train.seed]
+    pilot.check_lengths(questions, encode, policy, config)
+    found = probe.probe(
+        policy, questions["train"], config, encode=encode, cluster=pilot.clustering(config, policy),
+        chat=facts["prompt_format"] == "chat",
+    )  # fmt: skip
+    title = f"{visible(config.model)}, {facts['prompt_format']} prompt, {found.prompts} training questions, groups of"
+    print(f"{title} {found.group_size}, temperature {config.train.temperature:g}")
+    _print_table(("measured before training", "value (95 % interval over questions)"), probe.lines(found))
+    for warning in probe.warnings(found):
+        print(f"! {warning}.")
+    return sum(probe.minutes(found, job.config, len(questions["holdout"])) for job in jobs)
+
+
+def _print_table(head: tuple[str, ...], rows) -> None:
+    """A table in a terminal, plain lines elsewhere."""
+    if not console.is_terminal:
+        for row in [head, *rows] if len(head) > 2 else rows:
+            print(" · ".join(row) if len(head) > 2 else f"{row[0]}: {row[1]}")
+        return
+    table = Table(*head)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table, markup=False)
