@@ -181,6 +181,12 @@ class Motivation(Section):
     condition: Literal["none", "full", "score_only", "adverse"] = "none"
     evaluate: bool = False
 
+    @model_validator(mode="after")
+    def _check(self):
+        if self.evaluate and self.condition == "none":
+            raise ValueError("evaluate: there are no rules to measure with: set condition to full, or leave it out")
+        return self
+
 
 Reward = Annotated[dict[str, Number], Field(min_length=1)]
 Fraction = Annotated[Number, Field(ge=0, le=1)]
@@ -318,7 +324,7 @@ class PilotConfig(_Common):
         """The configuration of one arm's run."""
         common = self.model_dump(exclude={"models", "arms", "seeds"})
         common["train"]["seed"] = seed
-        own = arm.model_dump(exclude={"model", "name"}, exclude_none=True)
+        own = {key: value for key, value in arm.model_dump(exclude={"model", "name"}).items() if value is not None}
         return RunConfig.model_validate(common | own | {"model": self.models[arm.model]})
 
     def mixed(self, shares: list[float]) -> "PilotConfig":
@@ -330,6 +336,8 @@ class PilotConfig(_Common):
             raise ValueError("models: mixing needs two, a base and an instruct model")
         if wrong := [m for m in shares if not 0 <= m <= 1]:
             raise ValueError(f"{wrong[0]:g} is not a share from 0 (all base) to 1 (all instruct)")
+        if len(set(shares)) < len(shares):
+            raise ValueError("a share is named twice")
         first, second = list(self.models.values())[:2]
         models = {f"mix-{m:g}": f"mix:{first}+{second}@{m:g}" for m in shares}
         arms = [self.arms[0].model_copy(update={"model": name, "name": None}) for name in models]

@@ -8,7 +8,7 @@ import yaml
 
 from poc import tasks
 from poc.config import DOMAIN_LEVELS, REWARDS, PilotConfig, RunConfig
-from poc.configfile import load
+from poc.configfile import kind_of, load
 from poc.records import InputError
 
 WRONG = [  # kind, overrides, what the line must say
@@ -41,6 +41,32 @@ WRONG = [  # kind, overrides, what the line must say
     (RunConfig, ["reward={}"], "reward = {}"),
     (RunConfig, ["reward=verifiable"], "reward = 'verifiable'"),
     (RunConfig, ["reward.verifiable=much"], "'much'"),
+    (RunConfig, ["reward={semantic_entrpy: 1.0}"], "did you mean 'semantic_entropy'?"),
+    (RunConfig, ["schedule={self_certainty: {shape: quadratic}}"], "schedule.self_certainty.shape = 'quadratic'"),
+    (RunConfig, ["schedule={self_certanty: {}}"], "unknown reward 'self_certanty'; did you mean 'self_certainty'?"),
+    (RunConfig, ["schedule={verifiable: {to: 1.0}}"], "schedule.verifiable: not in reward"),
+    (RunConfig, ["schedule={self_certainty: {over: 0}}"], "schedule.self_certainty.over = 0"),
+    (RunConfig, ["reward={random: 0.0}", "schedule={random: {to: 0.0}}"], "all weights are 0"),
+    (RunConfig, ["switch={}"], "this switch would never happen"),
+    (RunConfig, ["switch={entropy: 0.5}"], "no reward here uses labels: add verifiable, or set stop"),
+    (RunConfig, ["switch={entropy: 0.5}", "reward={verifiable: 1}"], "add one, for example self_certainty"),
+    (RunConfig, ["switch={step: 5, then: give_up}"], "switch.then = 'give_up'"),
+    (RunConfig, ["label_fraction=0.1"], "label_fraction = 0.1: no reward here uses labels: add verifiable"),
+    (RunConfig, ["label_fraction=1.5", "reward={verifiable: 1}"], "label_fraction = 1.5"),
+    (RunConfig, ["semantic={low: 0.7, high: 0.3}"], "semantic.low = 0.7 and high = 0.3 are crossed"),
+    (RunConfig, ["semantic={low: 0.5, high: 0.5}"], "are crossed"),
+    (RunConfig, ["semantic={high: 1.4}"], "a share lies in 0 to 1; set unit to nats"),
+    (RunConfig, ["semantic.cluster=entailment"], "set semantic.judge to policy, or to an NLI model"),
+    (RunConfig, ["semantic.judge=policy"], "is used by cluster: entailment only"),
+    (RunConfig, ["semantic.cluster=exakt"], "semantic.cluster = 'exakt'"),
+    (RunConfig, ["motivation.condition=full"], "no reward here has rules to write into the prompt"),
+    (RunConfig, ["motivation.condition=fool", "reward={verifiable: 1}"], "motivation.condition = 'fool'"),
+    (RunConfig, ["motivation.evaluate=true"], "motivation.evaluate: there are no rules to measure with"),
+    (RunConfig, ["reward={knights_knaves: 1}"], "set data.domain to logic"),
+    (RunConfig, ["data.levels=[0, 9]"], "levels: math has levels 0 to 3, got 9"),
+    (RunConfig, ["data.levels=[0, 0]"], "levels: level 0 is named twice"),
+    (RunConfig, ["data.ood_levels=[0]"], "ood_levels: level 0 is named twice"),
+    (RunConfig, ["data.file=a.csv", "data.levels=[1]"], "for the kit's own questions"),
     (RunConfig, ["data.domain=maths"], "did you mean 'math'?"),
     (RunConfig, ["data.level=9"], "math has levels 0 to 3, got 9"),
     (RunConfig, ["data.level=-1"], "data.level = -1"),
@@ -59,6 +85,9 @@ WRONG = [  # kind, overrides, what the line must say
     (PilotConfig, ["arms=[]"], "arms = []"),
     (PilotConfig, ["arms=[{model: bass, reward: {random: 1}}]"], "did you mean 'base'?"),
     (PilotConfig, ["arms=[{model: base, reward: {rnd: 1}}]"], "unknown reward 'rnd'"),
+    (PilotConfig, ["arms=[{model: base, reward: {random: 1}, label_fraction: 0.5}]"], "arms.0.label_fraction = 0.5"),
+    (PilotConfig, ["arms=[{model: base, reward: {random: 1}, motivation: {condition: full}}]"], "has rules"),
+    (PilotConfig, ["motivation.condition=full"], "no reward here has rules"),
     (PilotConfig, ["arms=[{modl: base, reward: {random: 1}}]"], "did you mean 'model'?"),
     (PilotConfig, ["arms=[{model: base, reward: {random: 1}, name: ../x}]"], "../x"),
     (PilotConfig, ["arms=[{model: base, reward: {random: 1}}, {model: base, reward: {random: 2}}]"], "name them"),
@@ -127,8 +156,37 @@ def test_missing_file_names_the_nearest(tmp_path):
 
 def test_shipped_configurations_load():
     assert load(PilotConfig, "lab") == PilotConfig()
-    for name in ("gpu-8gb", "gsm8k-cpu"):
+    for name in ("gpu-8gb", "gsm8k-cpu", "rewards", "empo", "merf"):
         assert load(PilotConfig, name).models
+
+
+def test_mixed_starts_take_the_first_arms_reward():
+    mixed = load(PilotConfig, None, []).mixed([0.0, 0.25, 1.0])
+    assert mixed.models["mix-0.25"] == "mix:lab:base+lab:instruct@0.25"
+    assert [arm.label for arm in mixed.arms] == [f"mix-{m}-self_certainty" for m in ("0", "0.25", "1")]
+    assert PilotConfig.model_validate(mixed.model_dump()) == mixed
+    with pytest.raises(ValueError, match="1.5 is not a share"):
+        load(PilotConfig, None, []).mixed([0.0, 1.5])
+    with pytest.raises(ValueError, match="needs two"):
+        load(PilotConfig, "rewards").mixed([0.0])
+    with pytest.raises(ValueError, match="twice"):
+        load(PilotConfig, None).mixed([0.1, 0.1])
+
+
+def test_an_arm_has_what_the_pilot_has_unless_it_says_otherwise():
+    config = load(PilotConfig, None, [
+        "semantic.high=0.5", "arms=[{model: base, reward: {semantic_entropy: 1.0}}, {model: base, name: free, "
+        "reward: {semantic_entropy: 1.0, verifiable: 1.0}, semantic: {high: null}, label_fraction: 0.1}]"
+    ])  # fmt: skip
+    plain, free = (config.run_config(arm, 3) for arm in config.arms)
+    assert (plain.semantic.high, plain.label_fraction) == (0.5, None)
+    assert (free.semantic.high, free.label_fraction, free.train.seed) == (None, 0.1, 3)
+
+
+def test_which_kind_a_configuration_is(tmp_path):
+    (tmp_path / "run.yaml").write_text("model: lab:base\n")
+    assert kind_of(None, []) is kind_of("empo", []) is PilotConfig
+    assert kind_of(str(tmp_path / "run.yaml"), []) is kind_of(None, ["reward={random: 1}"]) is RunConfig
 
 
 def test_names_agree_with_the_code_they_stand_for():
