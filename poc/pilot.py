@@ -85,8 +85,17 @@ def prepare(jobs: list[Job]) -> dict[int, Data]:
     data = {job.config.train.seed: None for job in jobs}
     data = {seed: tasks.load(config.data, seed) for seed in data}
     for job in jobs:
+        _check_judge(job.config.semantic.judge)
         _check_labels(job.config, data[job.config.train.seed])
     return data
+
+
+def _check_judge(judge: str | None) -> None:
+    if judge in (None, "policy") or Path(judge).is_dir() or sources.HUB_ID.fullmatch(judge):
+        return
+    raise InputError(
+        f"semantic.judge: {judge!r} is neither policy, nor a folder, nor a Hub id (owner/name) of an NLI model"
+    )
 
 
 def _check_labels(config: RunConfig, data: Data) -> None:
@@ -107,17 +116,23 @@ def _check_labels(config: RunConfig, data: Data) -> None:
         )
 
 
-def run(jobs: list[Job], data: dict[int, Data], watch: Watch, interrupted: Callable[[], bool]) -> str:
-    """Run all jobs; "done", "interrupted" or "failed" (some arm did; the others ran)."""
+def run(
+    jobs: list[Job], data: dict[int, Data], watch: Watch, interrupted: Callable[[], bool],
+    observer: Callable | None = None,
+) -> str:  # fmt: skip
+    """Run all jobs; "done", "interrupted" or "failed" (some arm did; the others ran).
+
+    `observer(job, policy)` gives the `observe` of poc.trainer.train for one run.
+    """
     states = []
     for source in dict.fromkeys(job.config.model for job in jobs):
-        states += _run_model([job for job in jobs if job.config.model == source], data, watch, interrupted)
+        states += _run_model([job for job in jobs if job.config.model == source], data, watch, interrupted, observer)
         if states[-1] == "interrupted":
             break
     return next((state for state in ("interrupted", "failed") if state in states), "done")
 
 
-def _run_model(jobs: list[Job], data: dict[int, Data], watch: Watch, interrupted) -> Iterator[str]:
+def _run_model(jobs: list[Job], data: dict[int, Data], watch: Watch, interrupted, observer) -> Iterator[str]:
     """Yield the state of each of one model's jobs."""
     from poc.models import load_policy
 
@@ -128,12 +143,12 @@ def _run_model(jobs: list[Job], data: dict[int, Data], watch: Watch, interrupted
     )
     start: dict[tuple, dict] = {}  # way of asking -> evaluation of the start model
     for job in jobs:
-        yield _run_job(job, policy, data[job.config.train.seed], watch, interrupted, start)
+        yield _run_job(job, policy, data[job.config.train.seed], watch, interrupted, observer, start)
         if interrupted():
             return
 
 
-def _run_job(job: Job, policy, data: Data, watch: Watch, interrupted, start: dict) -> str:
+def _run_job(job: Job, policy, data: Data, watch: Watch, interrupted, observer, start: dict) -> str:
     """One run from fresh adapter to outcome.json."""
     from poc.trainer import train
 
@@ -158,6 +173,7 @@ def _run_job(job: Job, policy, data: Data, watch: Watch, interrupted, start: dic
         state["status"], state["reason"] = train(
             config, policy, examples, folder,
             encode=told, cluster=cluster, views=views, interrupted=interrupted, watch=watch,
+            observe=observer and observer(job, policy),
         )  # fmt: skip
     return state["status"]
 

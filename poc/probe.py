@@ -118,7 +118,7 @@ def _majority_right(group: Group) -> float:
 
 def warnings(found: Probe) -> list[str]:
     """One sentence for each reason why feedback without labels may not help here."""
-    percent = "{:.0%}".format
+    percent, readable = "{:.0%}".format, found.unreadable <= HALF
     texts = [
         (found.entropy.value < LOW_ENTROPY, f"policy entropy {found.entropy.value:.3f} nats per token is under "
          f"{LOW_ENTROPY}: RLIF (arXiv 2506.17219) saw internal feedback help from starts at 0.71 or more and not at "
@@ -128,14 +128,14 @@ def warnings(found: Probe) -> list[str]:
          "models gain little and then fall (Qwen2.5-3B-Instruct on MATH500: 0.636 before, 0.496 after 80 steps)"),
         (found.all_equal > HALF, f"in {percent(found.all_equal)} of the groups all answers agree: EMPO (arXiv "
          "2504.05812, eq. 7) drops such prompts, agreement can teach nothing there; take harder questions"),
-        (found.all_different > HALF > found.unreadable, f"in {percent(found.all_different)} of the groups no two answers agree: EMPO "
-         "drops such prompts as unreliable; take easier questions, or larger groups"),
-        (found.majority is not None and found.majority < HALF > found.unreadable, f"the most frequent answer is right in only "
+        (found.all_different > HALF and readable, f"in {percent(found.all_different)} of the groups no two answers "
+         "agree: EMPO drops such prompts as unreliable; take easier questions, or larger groups"),
+        (found.majority is not None and found.majority < HALF and readable, "the most frequent answer is right in only "
          f"{percent(found.majority or 0)} of {found.labelled} labelled groups: rewards for agreement would mostly "
          "teach mistakes (TTRL, EMPO; the limit of one half is ours)"),
         (found.truncated > HALF / 2, f"{percent(found.truncated)} of the completions are cut off: raise "
          "train.max_new_tokens (the limit of a quarter is ours)"),
-        (found.unreadable > HALF, f"{percent(found.unreadable)} of the completions hold no answer that can be read: "
+        (not readable, f"{percent(found.unreadable)} of the completions hold no answer that can be read: "
          "say in prompt.instruction how to mark it (the limit of one half is ours)"),
     ]  # fmt: skip
     return [text for holds, text in texts if holds]

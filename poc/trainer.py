@@ -33,12 +33,14 @@ from poc.update import UpdateRecord, optimise
 def train(
     config: RunConfig, policy: Policy, examples: Sequence[Example], folder: RunFolder,
     *, encode: Callable[[Example], list[int]], cluster: Clustering, views: Sequence[View],
-    interrupted: Callable[[], bool], watch: Watch,
+    interrupted: Callable[[], bool], watch: Watch, observe: Callable[[int, Sequence[Group]], None] | None = None,
 ) -> tuple[str, str | None]:  # fmt: skip
     """Train `policy` on `examples`, evaluate on `views`, write `folder`; ("done" or "interrupted", why it ended early).
 
     `encode` gives a training prompt's tokens; `cluster` says which answers mean the same; `interrupted` is asked after
-    each step; `watch` shows what happens. The evaluation of the start model is not made here.
+    each step; `watch` shows what happens. The evaluation of the start model is not made here. `observe(step, groups)`
+    may look at the weights that a step's groups were drawn from; it must leave them, the gradients and torch's global
+    random state as they are.
     """
     options, switch = config.train, config.switch
     functions = rewards.select(config)
@@ -61,8 +63,11 @@ def train(
         parts, volume = reward_tables(functions, weights, groups, config)
         advantage = advantages(parts, volume)
         scored = time.perf_counter()
+        if observe:
+            observe(step, groups)
+        observed = time.perf_counter()
         update = optimise(policy, optimizer, groups, advantage, options)
-        timing = {"rollout": sampled - started, "reward": scored - sampled, "update": time.perf_counter() - scored}
+        timing = {"rollout": sampled - started, "reward": scored - sampled, "update": time.perf_counter() - observed}
         record = step_record(step, groups, parts, volume, weights, advantage, config, update, timing)
         folder.log_step(record, groups, sum(volume[name] * parts[name] for name in parts))
         watch.step(record)

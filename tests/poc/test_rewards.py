@@ -3,6 +3,10 @@
 import math
 
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from vocab_kernels import token_stats
 
 from poc import rewards
 from poc.config import RunConfig
@@ -53,3 +57,21 @@ def test_random_ignores_the_completion_and_repeats_with_the_seed():
 def test_a_bad_reward_is_an_error_that_names_it(values):
     with pytest.raises(ValueError, match="reward mine: .*q1"):
         rewards.apply("mine", lambda g: values, group(episode(), episode()))
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.integers(0, 10**6), st.integers(1, 9), st.integers(2, 60), st.sampled_from([0.5, 1.0, 1.7]), st.floats(0.1, 8)
+)
+def test_internal_rewards_equal_their_definitions_in_float64(seed, tokens, vocabulary, temperature, scale):
+    generator = torch.Generator().manual_seed(seed)
+    logits = scale * torch.randn(tokens, vocabulary, dtype=torch.float64, generator=generator)
+    drawn = torch.randint(vocabulary, (tokens,), generator=generator)
+    stats = token_stats(logits, drawn, temperature=temperature)
+    g = group(episode(*(x.tolist() for x in stats)))
+    p = torch.softmax(logits / temperature, -1)
+    certainty = -(vocabulary * p).log().mean(-1)  # KL(U || p) = -(1/V) sum_v log(V p_v)
+    entropy, logp = -(p * p.log()).sum(-1), p[range(tokens), drawn].log()
+    wanted = certainty.mean(), -entropy.mean(), logp.mean()
+    rewarded = rewards.self_certainty(g), rewards.token_entropy(g), rewards.trajectory_entropy(g)
+    assert [r[0] for r in rewarded] == pytest.approx([w.item() for w in wanted], rel=1e-9, abs=1e-9)
