@@ -1,4 +1,4 @@
-"""The report: a pure function of run folders, one offline HTML file that a decision maker can read.
+"""The report: a pure function of run folders, one offline HTML file that a decision maker can read, or a table.
 
 It imports no other stage and no stage calls it; the same folders give the same bytes. It needs no script, font or
 address; every printed value is made visible (poc.text) and escaped by Jinja2, and a content policy forbids the rest.
@@ -12,7 +12,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from poc.records import InputError
-from poc.report.arms import collect
+from poc.report.arms import Judged, collect
+from poc.report.log_table import markdown
 from poc.report.page import context
 from poc.report.read import read
 from poc.text import visible
@@ -29,11 +30,7 @@ def write(folders: Sequence[Path], out: Path) -> Path:
     out = Path(out)
     if out.is_dir():
         raise InputError(f"{out}: is a folder; name the HTML file to write")
-    found = {(run.source, run.name): run for folder in folders for run in read(Path(folder))}  # a run counts once
-    runs = list(found.values())
-    if not runs:
-        raise InputError(f"no run in {', '.join(map(str, folders)) or 'an empty list of folders'}: nothing to report")
-    judged = collect(runs)
+    judged = _judged(folders)
     pages = (_render(context(judged, detailed)) for detailed in DETAILED_ARMS)
     page = next((p for p in pages if len(p) <= MAX_BYTES), None)
     if page is None:
@@ -43,6 +40,18 @@ def write(folders: Sequence[Path], out: Path) -> Path:
     partial.write_bytes(page)
     os.replace(partial, out)
     return out
+
+
+def table(folders: Sequence[Path]) -> str:
+    """The same arms as one Markdown table with its origin, for a log. Writes nothing. Raises InputError as `write`."""
+    return markdown(_judged(folders))
+
+
+def _judged(folders: Sequence[Path]) -> list[Judged]:
+    found = {(run.source, run.name): run for folder in folders for run in read(Path(folder))}  # a run counts once
+    if not found:
+        raise InputError(f"no run in {', '.join(map(str, folders)) or 'an empty list of folders'}: nothing to report")
+    return collect(list(found.values()))
 
 
 def _render(values: dict) -> bytes:

@@ -4,14 +4,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
+from poc.config import NEED_LABELS
 from poc.report import verdicts
-from poc.report.read import Completion, Evaluation, Run, Values
+from poc.report.read import Completion, Evaluation, Run, Values, number
 from poc.report.verdicts import Peak, Verdict
 from poc.statistics import Interval, bootstrap_interval
 
 METRICS = ("accuracy", "accuracy_greedy", "format", "accuracy_anyhow", "entropy", "length", "truncated",
            "transitional_words", "ece", "auroc")  # fmt: skip
+
+
+class Best(NamedTuple):
+    """The evaluated step with the highest accuracy, picked on the questions it is measured on: it flatters."""
+
+    step: int
+    accuracy: Interval
+    change: Interval
 
 
 @dataclass(frozen=True)
@@ -32,8 +42,37 @@ class Arm:
 
     @cached_property
     def rewards(self) -> tuple[str, ...]:
-        reward = self.first.config.get("reward")
-        return tuple(str(k) for k, weight in reward.items() if weight) if isinstance(reward, dict) else ()
+        """The rewards with a weight at some step."""
+        reward, config = self.first.config.get("reward"), self.first.config
+        if not isinstance(reward, dict):
+            return ()
+        return tuple(str(k) for k, weight in reward.items() if weight or _of(config, "schedule", k, "to"))
+
+    @cached_property
+    def internal(self) -> tuple[str, ...]:
+        """The rewards that need no labels."""
+        return tuple(name for name in self.rewards if name not in NEED_LABELS)
+
+    @property
+    def name(self) -> str:
+        """The label without the key of its model."""
+        return self.label.removeprefix(f"{self.first.environment.get('role')}-")
+
+    @property
+    def labels(self) -> int | None:
+        """Labelled training questions a reward may use; None where labels are not rationed (no label_fraction)."""
+        rationed = number(self.first.config.get("label_fraction")) is not None
+        found = self.first.environment.get("labels") if rationed else None
+        return found if isinstance(found, int) and number(found) is not None and found >= 0 else None
+
+    @cached_property
+    def view_names(self) -> tuple[str, ...]:
+        return tuple(sorted({name for run in self.runs for name in run.views}))
+
+    def view(self, name: str) -> "Arm":
+        """The same arm as measured elsewhere than on the hold-out; it has no verdict."""
+        runs = (replace(run, evaluations=run.views.get(name, ()), views={}) for run in self.runs)
+        return Arm(self.label, tuple(runs))
 
     @property
     def is_control(self) -> bool:
@@ -63,6 +102,14 @@ class Arm:
         return verdicts.change(*self.before_and_after(correct))
 
     @cached_property
+    def ends(self) -> tuple[Interval, Interval] | None:
+        """Accuracy before the first and after the last step; runs may end at different steps. None if not measured."""
+        if self.change is None:
+            return None
+        after, before = (verdicts.over_seeds(side) for side in self.before_and_after(correct))
+        return bootstrap_interval(list(before.values())), bootstrap_interval(list(after.values()))
+
+    @cached_property
     def anyhow(self) -> Interval | None:
         return verdicts.change(*self.before_and_after(correct_anyhow))
 
@@ -74,6 +121,13 @@ class Arm:
     @cached_property
     def peak(self) -> Peak | None:
         return verdicts.peak(self._by_step)
+
+    @cached_property
+    def best(self) -> Best | None:
+        """None without an evaluation after the first step; of several seeds only steps that all have count."""
+        step = verdicts.best_step(self._by_step) if self.change else None
+        rise = verdicts.change(self._by_step[step], self._by_step[0]) if step is not None else None
+        return Best(step, dict(self.curve)[step], rise) if rise else None
 
     @cached_property
     def curve(self) -> list[tuple[int, Interval]]:
@@ -113,18 +167,18 @@ class Arm:
         values = [i.value for i in found]
         return Interval(sum(values) / len(values), min(values), max(values), found[0].n)
 
-    def reward_curve(self) -> list[tuple[int, float]]:
-        """Mean training reward by step, averaged over the seeds that reached it; 200 points at most."""
+    def step_curve(self, key: str) -> list[tuple[int, float]]:
+        """A value of steps.jsonl by step, averaged over the seeds that have it; 200 points at most."""
         found: dict[int, list[float]] = {}
         for run in self.runs:
             for record in run.steps:
-                if isinstance(record.get("reward"), int | float):
-                    found.setdefault(record["step"], []).append(float(record["reward"]))
+                if (value := number(record.get(key))) is not None:
+                    found.setdefault(record["step"], []).append(value)
         steps = sorted(found)
         return [(s, sum(found[s]) / len(found[s])) for s in steps[:: len(steps) // 200 + 1]]
 
     def seconds(self) -> float | None:
-        return _sum([_number(_of(r.outcome, "seconds", "total")) for r in self.runs])
+        return _sum([number(_of(r.outcome, "seconds", "total")) for r in self.runs])
 
 
 @dataclass(frozen=True)
@@ -186,10 +240,6 @@ def _mean(values: list[float | None]) -> float | None:
 def _sum(values: list[float | None]) -> float | None:
     known = [v for v in values if v is not None]
     return sum(known) if known else None
-
-
-def _number(value) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _of(mapping: dict, *path: str):

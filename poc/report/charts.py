@@ -48,7 +48,8 @@ STYLES = (
     Style("#CC79A7", (0, (2, 1)), "D"),
     Style("#E69F00", (0, (8, 2, 1, 1, 1, 2)), "v"),
     Style("#56B4E9", (0, (4, 1)), "P"),
-    Style("#000000", "-", "X"),
+    Style("#000000", (0, (10, 2)), "X"),
+    Style("#882255", (0, (3, 1, 1, 1)), "p"),
 )
 CONTROL = Style("#767676", (0, (1, 1.5)), "x")
 
@@ -61,17 +62,10 @@ class Line(NamedTuple):
     points: Sequence[tuple[int, Interval]]
 
 
-class Dot(NamedTuple):
-    name: str
-    style: Style
-    x: float
-    y: Interval
-
-
 def curves(key: str, lines: Sequence[Line], *, label: str, ylabel: str, scale: float = 1.0) -> Markup:
     """All `lines` in one chart, each named at its right end; `scale` multiplies values (100 for per cent)."""
     with matplotlib.rc_context(RC):
-        figure, axes = _figure(5.4, 3.3)
+        figure, axes = new_figure(5.4, 3.3 if len(lines) < 7 else 3.9)
         for line in lines:
             _draw(axes, line, scale)
         last = max((line.points[-1][0] for line in lines), default=1) or 1
@@ -79,7 +73,7 @@ def curves(key: str, lines: Sequence[Line], *, label: str, ylabel: str, scale: f
         axes.margins(y=0.08)
         _integer_steps(axes)
         _name_ends(axes, lines, scale, last)
-        return _svg(figure, key, label)
+        return as_svg(figure, key, label)
 
 
 def panel(
@@ -104,28 +98,11 @@ def panel(
             axes.set_ylim(*limits)
         axes.locator_params(axis="y", nbins=4)
         axes.set_xticks([0, steps] if steps else [0])
-        return _svg(figure, key, label)
+        return as_svg(figure, key, label)
 
 
-def dots(key: str, points: Sequence[Dot], *, label: str, xlabel: str, ylabel: str) -> Markup:
-    """Change against a starting property, with intervals; points of one model share x and are drawn side by side."""
-    with matplotlib.rc_context(RC):
-        figure, axes = _figure(5.4, 3.6)
-        axes.axhline(0, color="#444444", linewidth=1)
-        span = (max(p.x for p in points) - min(p.x for p in points)) or max(abs(points[0].x), 1.0)
-        for point, x in zip(points, _dodge([p.x for p in points], 0.035 * span), strict=True):
-            y = 100 * point.y.value
-            if point.y.low is not None and point.y.high is not None:
-                axes.plot([x, x], [100 * point.y.low, 100 * point.y.high], color=point.style.color, linewidth=1.6)
-            axes.plot([x], [y], point.style.marker, color=point.style.color, markersize=7, label=point.name)
-        axes.set(xlabel=xlabel, ylabel=ylabel)
-        axes.margins(x=0.15)
-        handles = {text: handle for handle, text in zip(*axes.get_legend_handles_labels(), strict=True)}
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2, frameon=False, fontsize=9)
-        return _svg(figure, key, label)
-
-
-def _figure(width: float, height: float):
+def new_figure(width: float, height: float):
+    """A figure whose layout leaves room for all text, and its axes."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.add_subplot()
 
@@ -153,8 +130,10 @@ def _integer_steps(axes) -> None:
 def _name_ends(axes, lines: Sequence[Line], scale: float, last: float) -> None:
     low, high = axes.get_ylim()
     ends = sorted(((scale * line.points[-1][1].value - low) / (high - low), line) for line in lines if line.points)
-    for (at, line), y in zip(ends, _spread([at for at, _ in ends], 0.1), strict=True):
+    heights = [0.045 + 0.048 * line.name.count("\n") + 0.03 for _, line in ends]
+    for (at, line), y in zip(ends, spread([at for at, _ in ends], heights), strict=True):
         x = line.points[-1][0] / (last * 1.02)
+        cut = line.points[-1][0] < last  # a run that ended early: its leader must not look like data
         axes.annotate(
             line.name,
             (x, at),
@@ -164,30 +143,27 @@ def _name_ends(axes, lines: Sequence[Line], scale: float, last: float) -> None:
             va="center",
             fontsize=9.5,
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": line.style.color, "linewidth": 1.2, "shrinkA": 1, "shrinkB": 2},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": "#b0b0b0" if cut else line.style.color,
+                "shrinkA": 1,
+                "shrinkB": 2,
+                "linewidth": 0.8 if cut else 1.2,
+                "linestyle": ":" if cut else "-",
+            },
         )
 
 
-def _spread(positions: Sequence[float], gap: float) -> list[float]:
-    """Ascending positions moved apart to at least `gap`, their middle kept."""
+def spread(positions: Sequence[float], sizes: Sequence[float]) -> list[float]:
+    """Ascending positions of things as large as `sizes`, moved apart until none overlap, their middle kept."""
     placed: list[float] = []
-    for position in positions:
-        placed.append(max(position, placed[-1] + gap) if placed else position)
+    for i, position in enumerate(positions):
+        placed.append(max(position, placed[-1] + (sizes[i - 1] + sizes[i]) / 2) if placed else position)
     shift = sum(p - q for p, q in zip(placed, positions, strict=True)) / max(len(placed), 1)
     return [p - shift for p in placed]
 
 
-def _dodge(positions: Sequence[float], gap: float) -> list[float]:
-    """Equal positions set side by side around their common place."""
-    seen: dict[float, int] = {}
-    moved = []
-    for x in positions:
-        moved.append(x + gap * (seen.get(x, 0) - (list(positions).count(x) - 1) / 2))
-        seen[x] = seen.get(x, 0) + 1
-    return moved
-
-
-def _svg(figure: Figure, key: str, label: str) -> Markup:
+def as_svg(figure: Figure, key: str, label: str) -> Markup:
     """The figure as an <svg> element: ids made unique by `key`, metadata and its document-wide style left out."""
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": key}), warnings.catch_warnings():

@@ -5,6 +5,7 @@ report prints. Only a folder that is no run and no pilot at all is an InputError
 """
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,9 @@ from poc.records import InputError
 from poc.statistics import Interval
 
 Values = dict[str, float]  # prompt key -> value of that prompt
+MAX_STEP = 2**31  # a larger number is no step: it would only stretch the charts
+MAX_VIEWS = 20  # levels and ways of asking; more is no pilot's folder
+UNREADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError, yaml.YAMLError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,10 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run folder. `status`: done, interrupted, failed, killed (no outcome.json) or not started."""
+    """One run folder. `status`: done, interrupted, failed, killed (no outcome.json) or not started.
+
+    `views`: what was measured beside the hold-out, by the name of its folder.
+    """
 
     name: str
     source: str  # the pilot folder, or the folder that holds the run
@@ -76,6 +83,7 @@ class Run:
     steps: tuple[dict, ...] = ()
     samples: tuple[dict, ...] = ()
     evaluations: tuple[Evaluation, ...] = ()
+    views: dict[str, tuple[Evaluation, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     label: str = ""
     seed: int = 0
@@ -119,7 +127,6 @@ def _read_run(folder: Path, source: str) -> Run:
     if (folder / "outcome.json").exists():
         outcome = _attempt(folder / "outcome.json", _json, {}, notes)
         status = _one_of(outcome.get("status"), ("done", "interrupted", "failed"), "killed")
-    evaluations = [_attempt(p, _evaluation, None, notes) for p in sorted((folder / "evaluations").glob("step-*.json"))]
     steps, samples = _lines(folder / "steps.jsonl", notes), _lines(folder / "samples.jsonl", notes)
     return Run(
         name=folder.resolve().name,
@@ -129,21 +136,52 @@ def _read_run(folder: Path, source: str) -> Run:
         config=config,
         environment=environment,
         outcome=outcome,
-        steps=tuple(s for s in steps if isinstance(s.get("step"), int)),
+        steps=tuple(s for s in steps if _is_step(s.get("step"))),
         samples=tuple(samples),
-        evaluations=tuple(sorted((e for e in evaluations if e), key=lambda e: e.step)),
+        evaluations=_evaluations(folder / "evaluations", notes),
+        views=_views(folder / "evaluations", notes),
         notes=tuple(notes),
         label=str(environment.get("arm") or folder.resolve().name),
         seed=environment.get("seed") if isinstance(environment.get("seed"), int) else 0,
     )
 
 
-def _attempt(path: Path, reader: Callable, otherwise: Any, notes: list[str]) -> Any:
+def number(value: Any) -> float | None:
+    """A finite number, or None for whatever else a file may hold."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:  # an integer of more than 308 digits
+        return None
+
+
+def _is_step(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MAX_STEP
+
+
+def _evaluations(folder: Path, notes: list[str], view: str = "") -> tuple[Evaluation, ...]:
+    """What can be read of step-*.json in `folder`, by step."""
+    prefix = f"{view}/" if view else ""
+    paths = sorted(folder.glob("step-*.json"))
+    found = [_attempt(path, _evaluation, None, notes, name=prefix + path.name) for path in paths]
+    return tuple(sorted((e for e in found if e), key=lambda e: e.step))
+
+
+def _views(folder: Path, notes: list[str]) -> dict[str, tuple[Evaluation, ...]]:
+    paths = sorted(p for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
+    if len(paths) > MAX_VIEWS:
+        notes.append(f"evaluations: {len(paths)} folders, the first {MAX_VIEWS} were read")
+    found = {path.name: _evaluations(path, notes, path.name) for path in paths[:MAX_VIEWS]}
+    return {name: evaluations for name, evaluations in found.items() if evaluations}
+
+
+def _attempt(path: Path, reader: Callable, otherwise: Any, notes: list[str], name: str = "") -> Any:
     try:
         return reader(path)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, yaml.YAMLError) as error:
+    except UNREADABLE as error:
         reason = "missing" if isinstance(error, FileNotFoundError) else f"unreadable ({type(error).__name__}: {error})"
-        notes.append(f"{path.name}: {reason}; left out".replace("\n", " ")[:300])
+        notes.append(f"{name or path.name}: {reason}; left out".replace("\n", " ")[:300])
         return otherwise
 
 
@@ -162,8 +200,10 @@ def _lines(path: Path, notes: list[str]) -> list[dict]:
 def _evaluation(path: Path) -> Evaluation:
     data = _json(path)
     prompts = [_prompt(p) for p in data.get("prompts", [])]
+    if not _is_step(data["step"]):
+        raise ValueError(f"step {data['step']!r}"[:60])
     return Evaluation(
-        step=int(data["step"]),
+        step=data["step"],
         temperature=float(data.get("temperature", 1.0)),
         samples=int(data.get("samples", 0)),
         summary={str(name): _interval(v) for name, v in _mapping(data["summary"]).items()},
@@ -194,7 +234,7 @@ def _completion(data: dict) -> Completion:
 
 
 def _interval(data: dict) -> Interval:
-    numbers = [None if data.get(k) is None else float(data[k]) for k in ("value", "low", "high")]
+    numbers = [number(data.get(k)) for k in ("value", "low", "high")]
     return Interval(*numbers, int(data.get("n") or 0))
 
 

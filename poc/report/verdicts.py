@@ -110,15 +110,17 @@ def peak(curve: dict[int, Sequence[Values]]) -> Peak | None:
     `curve`: step -> one Values per seed. The peak is picked on the data it is judged on, so it is optimistic: the fall
     is tested at 1 - 0.05 / (number of steps to pick from).
     """
-    steps = sorted(curve)
-    if len(steps) < 3:
-        return None
-    best = max(steps[1:], key=lambda s: _mean(over_seeds(curve[s])))
-    if best == steps[-1]:
+    steps, best = sorted(curve), best_step(curve)
+    if best is None or best == steps[-1]:
         return None
     rise = change(curve[best], curve[steps[0]])
     fall = change(curve[steps[-1]], curve[best], confidence=1 - 0.05 / (len(steps) - 1))
     return Peak(best, rise, fall) if rise and fall else None
+
+
+def best_step(curve: dict[int, Sequence[Values]]) -> int | None:
+    """The step after the first with the highest mean accuracy; None when there is none."""
+    return max(sorted(curve)[1:], key=lambda s: _mean(over_seeds(curve[s])), default=None)
 
 
 def _change_per_prompt(after: Sequence[Values], before: Sequence[Values]) -> Values:

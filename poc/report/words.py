@@ -1,13 +1,16 @@
 """The report's sentences and number formats: what was measured, in plain words. Facts in, text out."""
 
-from poc.report.arms import Judged
+import re
+
+from poc.report.arms import Arm, Judged
 from poc.report.read import Run
 from poc.statistics import Interval
-from poc.text import clip
+from poc.text import clip, visible
 
 MINUS = "\u2212"
 NBSP = "\u00a0"
 NO_LABELS = "No labelled hold-out: accuracy not measured."
+ROLES = {"base": "Base model", "instruct": "Instruction-tuned model", "other": "Model"}
 BADGES = {
     "helps": ("▲", "helps"),
     "hurts": ("▼", "hurts"),
@@ -22,6 +25,12 @@ REWARDS = {
     "token_entropy": "Pays low entropy: a model that hesitates little at each token. No labels.",
     "trajectory_entropy": "Pays answers the model itself finds likely as a whole. No labels.",
     "verifiable": "Pays answers that a program checked against the known answer. Needs labels for training questions.",
+    "semantic_entropy": "Asks the same question several times and pays the answers whose meaning the others share. "
+    "Questions answered all alike, or each time differently, are left out unless set otherwise. No labels.",
+    "majority_vote": "Asks the same question several times and pays the most frequent answer. No labels.",
+    "format": "Pays answers that are marked the way the task asks for, right or wrong. No labels.",
+    "knights_knaves": "Pays format and answer by the published rules for Knights and Knaves puzzles: most when all are "
+    "named rightly, less than nothing for a badly formatted or wrong answer. Needs labels for training questions.",
     "random": "Pays by coin toss. It carries no information: whatever it moves is drift. This is the control.",
 }
 GLOSSARY = {
@@ -32,6 +41,18 @@ GLOSSARY = {
     "95 % interval": "Where the change would lie, 19 times out of 20, if the questions were drawn anew. Clear of 0 "
     "means: not explained by which questions happened to be asked.",
     "Paired": "Before and after are compared question by question, which removes how hard each question is.",
+    "Best evaluated step": "The step with the highest accuracy after the start. It is picked on the questions it is "
+    "measured on, so it flatters.",
+    "Label fraction": "Share of the training questions whose known answer a reward may use. Those questions get the "
+    "rewards that need labels, the others the rewards that need none: a label-free hybrid.",
+    "Level n, never trained on": "New questions of another level of difficulty than those in training: does what was "
+    "learned carry over?",
+    "Asked with the reward's rules in the prompt": "The hold-out again, with the rules of the reward written into the "
+    "question as in training. The accuracy elsewhere on this page is without them.",
+    "Mixed start": "A model whose weights are the share 1 − m of one model and m of another.",
+    "Agreement": "Of several answers to one question, the share that gives the most frequent one. 100 % need not be "
+    "right.",
+    "Semantic entropy": "How much the answers to one question differ in meaning, in nats; 0 when all mean the same.",
     "Format": "Share of answers that are marked the way the task asks for.",
     "Regardless of format": "Right answers counted even where they are not marked as asked. If accuracy rises and this "
     "does not, the model learned the format, not the task.",
@@ -87,7 +108,7 @@ def sentence(judged: Judged) -> str:
     arm, word = judged.arm, judged.verdict.word
     if word == "not measured":
         return _why_not_measured(judged)
-    before, after, change = arm.curve[0][1].value, arm.curve[-1][1].value, arm.change
+    before, after, change = arm.ends[0].value, arm.ends[1].value, arm.change
     numbers = f"{percent(before)} → {percent(after)}, {points(change)[:-1]}, {count(change.n, 'question')})"
     lead = {
         "helps": "Accuracy rose",
@@ -116,7 +137,58 @@ def remarks(judged: Judged) -> list[str]:
         found.append(f"Compared with the control: {over}.")
     if len(arm.per_seed) > 1:
         found.append("By seed: " + ", ".join(f"{seed}: {signed(i.value)}" for seed, i in arm.per_seed) + " points.")
-    return found
+    ended = [(r.name, r.outcome.get("reason")) for r in arm.runs if r.status == "done" and r.outcome.get("reason")]
+    return found + [clip(f"{name} ended as planned: {reason}.", 300) for name, reason in ended]
+
+
+def view(name: str, arm: Arm) -> str:
+    """What was measured in the folder `name` beside the hold-out."""
+    if level := re.fullmatch(r"level-([0-9]{1,3})", name):
+        return f"level {level[1]}, never trained on"
+    if name != "motivated":
+        return clip(visible(name), 60)
+    told = arm.first.config.get("motivation")
+    part = {"score_only": " (of the answer only)", "adverse": " (turned into their opposite)"}
+    return "asked with the reward's rules in the prompt" + part.get(str(_key(told, "condition")), "")
+
+
+def accuracy(interval: Interval) -> str:
+    """41.2 % (36.1 to 46.0)."""
+    inner = "unknown" if interval.low is None else f"{100 * interval.low:.1f} to {100 * interval.high:.1f}"
+    return f"{percent(interval.value)} ({inner})"
+
+
+def accuracies(arm: Arm) -> str:
+    """41.2 % (36.1 to 46.0) → 70.0 % (65.2 to 74.9)."""
+    return " → ".join(map(accuracy, arm.ends)) if arm.ends else "–"
+
+
+def change(interval: Interval | None) -> str:
+    """+3.1 (+0.4 to +5.9), in points."""
+    return f"{signed(interval.value)} ({ends(interval)})" if interval else "–"
+
+
+def _key(mapping, key: str):
+    return mapping.get(key) if isinstance(mapping, dict) else None
+
+
+def hardware(run: Run) -> str:
+    h = run.environment.get("hardware")
+    if not isinstance(h, dict):
+        return "hardware unknown"
+    gpu = h.get("gpu") or "no GPU"
+    return clip(
+        f"{gpu}, {h.get('cpu', 'CPU unknown')} ({h.get('cores', '?')} cores, {h.get('memory_gib', '?')} GiB)", 120
+    )
+
+
+def kit(environment: dict) -> str:
+    changed = ", with uncommitted changes" if environment.get("dirty") else ""
+    return f"{environment.get('kit')}, commit {environment.get('commit') or 'unknown'}{changed}"
+
+
+def unique(values) -> list[str]:
+    return list(dict.fromkeys(values))
 
 
 def states(judged: Judged) -> list[str]:

@@ -1,12 +1,15 @@
-"""Run folders as a real pilot writes them, with made-up numbers: what the report's tests read."""
+"""Run folders as a real pilot writes them, with made-up numbers; hostile strings; a page as a browser sees it."""
 
 import json
+import re
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import yaml
 
-from poc.config import DEFAULT_ARMS, PilotConfig
+from poc.config import Arm, PilotConfig
+from poc.report import MAX_BYTES
 
 RISE_AND_FALL = (0.41, 0.47, 0.49, 0.43, 0.33, 0.22, 0.15)
 ACCURACY = {
@@ -24,28 +27,80 @@ ACCURACY = {
 def pilot(folder: Path, prompts: int = 48, seeds=(0,), arms=tuple(ACCURACY), text=str) -> Path:
     """A pilot of `arms`; `text` turns each question and completion into what is written (for hostile strings)."""
     config = PilotConfig(seeds=list(seeds))
+    return write_pilot(folder, config, {label: ACCURACY[label] for label in arms}, prompts, text)
+
+
+def write_pilot(folder: Path, config: PilotConfig, accuracy: dict[str, tuple], prompts: int = 48, text=str) -> Path:
+    """The pilot of `config`; the arms named in `accuracy` have run."""
     write_text(folder / "config.yaml", yaml.safe_dump(config.model_dump(mode="json")))
-    for arm in DEFAULT_ARMS:
-        if arm.label in arms:
-            for seed in seeds:
-                run(folder / "arms" / f"{arm.label}-seed{seed}", arm, seed, prompts, text, config)
+    for arm in config.arms:
+        for seed in config.seeds if arm.label in accuracy else ():
+            run(
+                folder / "arms" / f"{arm.label}-seed{seed}", arm, seed, prompts, text, config, curve=accuracy[arm.label]
+            )
     return folder
 
 
-def run(folder: Path, arm, seed: int, prompts: int, text=str, config=None, labelled: bool = True) -> Path:
+LABELS = {0.0: (0.41, 0.47, 0.40, 0.30), 0.05: (0.41, 0.50, 0.46, 0.43), 0.1: (0.41, 0.52, 0.53, 0.50),
+          0.5: (0.41, 0.55, 0.60, 0.61)}  # fmt: skip
+
+
+def label_pilot(folder: Path, prompts: int = 48, seeds=(0,), internal=("self_certainty",)) -> Path:
+    """Hybrids of each internal reward over label fractions, and verifiable alone on all labels."""
+    mixes = [({name: 1.0, "verifiable": 1.0}, share) for name in internal for share in LABELS]
+    arms = [Arm(model="base", reward=reward, label_fraction=share) for reward, share in mixes]
+    arms.append(Arm(model="base", reward={"verifiable": 1.0}, label_fraction=1.0))
+    arms.append(Arm(model="base", reward={"random": 1.0}))
+    accuracy = {a.label: LABELS.get(a.label_fraction, (0.41, 0.55, 0.66, 0.70)) for a in arms}
+    accuracy["base-random"] = (0.41, 0.42, 0.40, 0.41)
+    return write_pilot(folder, PilotConfig(arms=arms, seeds=list(seeds)), accuracy, prompts)
+
+
+def mixed_pilot(folder: Path, prompts: int = 48, shares=(0.0, 0.1, 0.2, 0.5, 1.0)) -> Path:
+    """The first arm of the default pilot from mixed starts: the more instruct, the more it falls."""
+    config = PilotConfig().mixed(list(shares))
+    curves = [(0.41 + m / 5, 0.52 + m / 8, 0.50 - m / 8, 0.50 - m / 3) for m in shares]
+    return write_pilot(folder, config, dict(zip((a.label for a in config.arms), curves, strict=True)), prompts)
+
+
+def many_arms(folder: Path, prompts: int = 24) -> Path:
+    """Fourteen arms of one model."""
+    single = ("self_certainty", "token_entropy", "trajectory_entropy", "semantic_entropy", "majority_vote",
+              "verifiable", "format", "random")  # fmt: skip
+    rewards = [{name: 1.0} for name in single] + [{name: 1.0, "verifiable": 1.0} for name in single[:4]]
+    arms = [Arm(model="base", reward=reward) for reward in rewards]
+    arms += [Arm(model="base", reward=rewards[-1], label_fraction=share) for share in (0.05, 0.1)]
+    accuracy = {a.label: (0.41, 0.45, 0.4 + 0.02 * i, 0.12 + 0.045 * i) for i, a in enumerate(arms)}
+    return write_pilot(folder, PilotConfig(arms=arms), accuracy, prompts)
+
+
+def add_view(folder: Path, name: str, accuracy: tuple, prompts: int = 24) -> None:
+    """One more measurement beside the hold-out of a run folder."""
+    random, ease = np.random.default_rng(5), np.sort(np.random.default_rng(6).random(prompts))
+    for i, share in enumerate(accuracy):
+        rows = [question(k, ease[k] < share, share, random, str, True) for k in range(prompts)]
+        path = folder / "evaluations" / name / f"step-{60 * i // (len(accuracy) - 1):06d}.json"
+        write_json(path, evaluation(60 * i // (len(accuracy) - 1), rows, 0.4, random))
+
+
+def run(
+    folder: Path, arm, seed: int, prompts: int, text=str, config=None, labelled: bool = True, curve: tuple = ()
+) -> Path:
     random = np.random.default_rng([seed, *arm.label.encode()])
-    base, accuracy = arm.model == "base", ACCURACY[arm.label]
-    config = (config or PilotConfig()).run_config(arm, seed).model_dump(mode="json")
-    write_text(folder / "config.yaml", yaml.safe_dump(config))
-    write_json(folder / "environment.json", environment(arm, seed))
+    base, accuracy = not arm.model.startswith("instruct"), curve or ACCURACY[arm.label]
+    made = (config or PilotConfig()).run_config(arm, seed)
+    write_text(folder / "config.yaml", yaml.safe_dump(made.model_dump(mode="json")))
+    write_json(folder / "environment.json", environment(arm, seed, made))
     write_json(folder / "outcome.json", {"status": "done", "reason": None, "steps": 60, "peak_memory_mib": 812.4,
                "seconds": {"total": 51.3 + seed, "rollout": 20.0, "update": 24.0, "evaluate": 7.3}})  # fmt: skip
     ease = np.sort(np.random.default_rng(7).random(prompts))  # the same questions in every arm
-    entropy = np.linspace(0.72 if base else 0.24, 0.05 if "self" in arm.label else 0.3, len(accuracy))
+    start = (0.72 if base else 0.24) - 0.48 * float(made.model.partition("@")[2] or 0)
+    entropy = np.linspace(start, 0.05 if "self" in arm.label else 0.3, len(accuracy))
     for i, share in enumerate(accuracy):
+        step = 60 * i // (len(accuracy) - 1)
         rows = [question(k, ease[k] < share, share, random, text, labelled) for k in range(prompts)]
-        write_json(folder / f"evaluations/step-{10 * i:06d}.json", evaluation(10 * i, rows, entropy[i], random))
-    lines = [{"step": s, "reward": 0.2 + 0.01 * s + random.normal(0, 0.02), "length": 20.0} for s in range(1, 61)]
+        write_json(folder / f"evaluations/step-{step:06d}.json", evaluation(step, rows, entropy[i], random))
+    lines = [step_line(s, arm, random) for s in range(1, 61)]
     write_text(folder / "steps.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
     kept = [{"text": text(f"{9 + k} + 4 = {13 + k}"), "reward": 1.0 - k / 2, "status": "correct"} for k in range(3)]
     write_text(
@@ -54,15 +109,27 @@ def run(folder: Path, arm, seed: int, prompts: int, text=str, config=None, label
     return folder
 
 
-def environment(arm, seed: int) -> dict:
+def step_line(step: int, arm, random) -> dict:
+    """What the report may look at; a part that speaks on no prompt of the step has no mean."""
+    parts = {name: None if i else 0.5 for i, name in enumerate(arm.reward)}
+    return {"step": step, "reward": 0.2 + 0.01 * step + random.normal(0, 0.02), "length": 20.0, "rewards": parts,
+            "reward_std": parts, "agreement": 0.4 + step / 150, "semantic_entropy": 1.2 - step / 80,
+            "dropped": step / 200}  # fmt: skip
+
+
+def environment(arm, seed: int, config) -> dict:
+    labels = (
+        round(512 * (1.0 if config.label_fraction is None else config.label_fraction)) if config.needs_labels else 0
+    )
+    marks = {"base": "a1", "instruct": "b2"}
     return {
         "kit": "0.1.0", "commit": "3f9c1e2a7b", "dirty": False, "python": "3.11.2",
         "packages": {"torch": "2.13.0+cpu", "transformers": "5.23.0", "peft": "0.19.1"},
         "hardware": {"cpu": "AMD EPYC 9B14", "cores": 2, "memory_gib": 24, "gpu": None},
         "command": "poc pilot --seed 0", "started": "2026-11-22T13:05:11+00:00", "arm": arm.label, "role": arm.model,
-        "seed": seed,
-        "model": {"source": f"lab:{arm.model}", "fingerprint": ("a1" if arm.model == "base" else "b2") * 32,
-                  "prompt_format": "bare", "instruction": "Answer after ####."},
+        "seed": seed, "labels": labels,
+        "model": {"source": config.model, "fingerprint": marks.get(arm.model, config.model.encode().hex()[-2:]) * 32,
+                  "prompt_format": "bare", "instruction": "Answer after ####.", "motivation": ""},
         "data": {"train": "c3" * 32, "holdout": "d4" * 32, "canary": "e5" * 32,
                  "counts": {"train": 512, "holdout": 256, "canary": 64}},
     }  # fmt: skip
@@ -112,3 +179,52 @@ def write_json(path: Path, data: dict) -> None:
 def write_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, "utf-8")
+
+
+HOSTILE = [
+    '<script>alert(1)</script>', '</script><script>alert(1)</script>', '<svg onload=alert(1)>',
+    '<img src=x onerror=alert(1)>', '</style><script>alert(1)</script>', '</pre><iframe src=https://evil.example>',
+    '</title><body onload=alert(1)>', '" onmouseover="alert(1)', "' onfocus='alert(1)' autofocus='",
+    'javascript:alert(1)', '<a href=javascript:alert(1)>x</a>', '[x](javascript:alert(1))', '{{7*7}}',
+    "{% include '/etc/passwd' %}", "{{ ''.__class__.__mro__ }}", '${7*7}', '<%= 7*7 %>', '<!-- x',
+    '--><script>alert(1)</script>', '<![CDATA[<script>alert(1)</script>]]>', '&lt;script&gt;alert(1)&lt;/script&gt;',
+    '<style>*{display:none}</style>', '<link rel=stylesheet href=//evil.example/x.css>',
+    '<meta http-equiv=refresh content=0>', '<base href=https://evil.example/>',
+    '<form action=https://evil.example><input name=q>', '<object data=x>', '<embed src=x>',
+    '<math><mtext></p><img src=x onerror=alert(1)>', '<details open ontoggle=alert(1)>', '$\\frac{1}{0}$ $x^',
+    '\x00<b>\x00', 'a\u202egnp.exe\u202c', '\u2066\u2067\u200b\ufeff', '\x1b]0;title\x07\x1b[2J', '\x9b31m',
+    '\ud800x', "A" * 5000, '=HYPERLINK("https://evil.example")', ']]></svg><svg/onload=alert(1)>',
+    'url(https://evil.example)',
+]  # fmt: skip
+
+
+class Page(HTMLParser):
+    """What a browser would build: elements and attributes."""
+
+    def __init__(self, text: str):
+        super().__init__(convert_charrefs=True)
+        self.tags, self.attributes, self.words = set(), [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.attributes += attrs
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", " ".join(self.words))
+
+
+def harmless(text: str) -> Page:
+    parsed = Page(text)
+    assert len(text.encode()) <= MAX_BYTES
+    assert not parsed.tags & {"script", "iframe", "img", "a", "object", "embed", "form", "input", "link", "base", "b1"}
+    assert [k for k, _ in parsed.attributes if k.startswith("on") or k in ("src", "action", "data")] == []
+    urls = [v for k, v in parsed.attributes if k.split(":")[-1] == "href"]
+    assert all(u.startswith("#") for u in urls)
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]", text)
+    assert "default-src 'none'" in text and text.count("<style") == 1 and "@import" not in text
+    return parsed

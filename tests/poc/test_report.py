@@ -5,14 +5,13 @@ import json
 import re
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 from poc.config import DEFAULT_ARMS
 from poc.records import InputError
-from poc.report import MAX_BYTES, verdicts, words, write
+from poc.report import verdicts, words, write
 from poc.report.arms import collect
 from poc.report.read import read
 from poc.report.verdicts import Peak, judge
@@ -27,41 +26,7 @@ UP, DOWN, NONE, FEW = (
     Interval(*v) for v in ((0.1, 0.05, 0.15, 99), (-0.1, -0.2, -0.05, 99), (0.01, -0.1, 0.1, 99), (0.5, 0.2, 0.8, 5))
 )
 SHORT = ("base-self_certainty", "base-verifiable", "base-random")
-HOSTILE = [
-    '<script>alert(1)</script>', '</script><script>alert(1)</script>', '<svg onload=alert(1)>',
-    '<img src=x onerror=alert(1)>', '</style><script>alert(1)</script>', '</pre><iframe src=https://evil.example>',
-    '</title><body onload=alert(1)>', '" onmouseover="alert(1)', "' onfocus='alert(1)' autofocus='",
-    'javascript:alert(1)', '<a href=javascript:alert(1)>x</a>', '[x](javascript:alert(1))', '{{7*7}}',
-    "{% include '/etc/passwd' %}", "{{ ''.__class__.__mro__ }}", '${7*7}', '<%= 7*7 %>', '<!-- x',
-    '--><script>alert(1)</script>', '<![CDATA[<script>alert(1)</script>]]>', '&lt;script&gt;alert(1)&lt;/script&gt;',
-    '<style>*{display:none}</style>', '<link rel=stylesheet href=//evil.example/x.css>',
-    '<meta http-equiv=refresh content=0>', '<base href=https://evil.example/>',
-    '<form action=https://evil.example><input name=q>', '<object data=x>', '<embed src=x>',
-    '<math><mtext></p><img src=x onerror=alert(1)>', '<details open ontoggle=alert(1)>', '$\\frac{1}{0}$ $x^',
-    '\x00<b>\x00', 'a\u202egnp.exe\u202c', '\u2066\u2067\u200b\ufeff', '\x1b]0;title\x07\x1b[2J', '\x9b31m',
-    '\ud800x', "A" * 5000, '=HYPERLINK("https://evil.example")', ']]></svg><svg/onload=alert(1)>',
-    'url(https://evil.example)',
-]  # fmt: skip
-
-
-class Page(HTMLParser):
-    """What a browser would build: elements and attributes."""
-
-    def __init__(self, text: str):
-        super().__init__(convert_charrefs=True)
-        self.tags, self.attributes, self.words = set(), [], []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.add(tag)
-        self.attributes += attrs
-
-    def handle_data(self, data):
-        self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return re.sub(r"\s+", " ", " ".join(self.words))
+HOSTILE, Page, harmless = fake_runs.HOSTILE, fake_runs.Page, fake_runs.harmless
 
 
 def report(folders, tmp_path) -> str:
@@ -183,18 +148,6 @@ def test_same_folders_same_bytes(pilot, page, tmp_path):
     assert report([pilot], tmp_path) == page
     arm = pilot / "arms" / "base-random-seed0"
     assert report([pilot, arm, pilot], tmp_path) == page  # a run counts once
-
-
-def harmless(text: str) -> Page:
-    parsed = Page(text)
-    assert len(text.encode()) <= MAX_BYTES
-    assert not parsed.tags & {"script", "iframe", "img", "a", "object", "embed", "form", "input", "link", "base", "b1"}
-    assert [k for k, _ in parsed.attributes if k.startswith("on") or k in ("src", "action", "data")] == []
-    urls = [v for k, v in parsed.attributes if k.split(":")[-1] == "href"]
-    assert all(u.startswith("#") for u in urls)
-    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]", text)
-    assert "default-src 'none'" in text and text.count("<style") == 1 and "@import" not in text
-    return parsed
 
 
 def test_nothing_hostile_in_texts_survives(tmp_path):

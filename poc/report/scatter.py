@@ -1,0 +1,152 @@
+"""Charts of changes and ends rather than of training: against labels, and against the entropy of the start.
+
+Filled markers are the last evaluation, hollow ones the best on the way; bars are 95 % intervals.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import matplotlib
+from markupsafe import Markup
+
+from poc.report.charts import RC, STYLES, Style, as_svg, new_figure, spread
+from poc.statistics import Interval
+
+END, BEST = "at the end", "at the best evaluated step"
+
+
+class Dot(NamedTuple):
+    name: str
+    style: Style
+    x: float
+    y: Interval
+
+
+class Start(NamedTuple):
+    """A mixed start and what training changed; `best` is None without an evaluation on the way."""
+
+    share: float
+    x: float
+    end: Interval
+    best: Interval | None
+
+
+class Count(NamedTuple):
+    """Accuracy with this many labels, at the end and at the best evaluated step."""
+
+    labels: int
+    end: Interval
+    best: Interval | None
+
+
+def dots(key: str, points: Sequence[Dot], *, label: str, xlabel: str, ylabel: str) -> Markup:
+    """Change against a starting property, with intervals; points of one model share x and are drawn side by side."""
+    with matplotlib.rc_context(RC):
+        figure, axes = new_figure(5.4, 3.6)
+        axes.axhline(0, color="#444444", linewidth=1)
+        gap = 0.035 * _span([p.x for p in points])
+        for point, x in zip(points, _dodge([p.x for p in points], gap), strict=True):
+            _bar(axes, x, point.y, point.style.color)
+            axes.plot([x], [100 * point.y.value], point.style.marker, color=point.style.color, markersize=7,
+                      label=point.name)  # fmt: skip
+        axes.set(xlabel=xlabel, ylabel=ylabel)
+        axes.margins(x=0.15)
+        _legend(figure, axes)
+        return as_svg(figure, key, label)
+
+
+def starts(key: str, points: Sequence[Start], *, label: str, xlabel: str, ylabel: str) -> Markup:
+    """One filled and one hollow marker for each start, its share above the chart."""
+    with matplotlib.rc_context(RC):
+        figure, axes = new_figure(5.4, 3.9)
+        axes.axhline(0, color="#444444", linewidth=1)
+        beside = 0.02 * _span([p.x for p in points])
+        for point in points:
+            _marked(axes, point.x, point.end, STYLES[0], filled=True)
+            if point.best:
+                _marked(axes, point.x + beside, point.best, STYLES[1], filled=False)
+        axes.set(xlabel=xlabel, ylabel=ylabel)
+        axes.margins(x=0.08, y=0.08)
+        _name_above(axes, points)
+        _legend(figure, axes)
+        return as_svg(figure, key, label)
+
+
+def by_labels(key: str, points: Sequence[Count], before: float, *, label: str) -> Markup:
+    """Accuracy against the number of labels, the counts side by side whatever their distance; `before`: training."""
+    counts = sorted({p.labels for p in points})
+    beside = 0.025 * max(len(counts) - 1, 1)
+    with matplotlib.rc_context(RC):
+        figure, axes = new_figure(5.4, 3.6)
+        axes.axhline(100 * before, color="#767676", linestyle=(0, (1, 1.5)), label="before training")
+        ordered = sorted(points, key=lambda p: p.labels)
+        _series(axes, [(counts.index(p.labels), p.end) for p in ordered], STYLES[0], filled=True)
+        _series(axes, [(counts.index(p.labels) + beside, p.best) for p in ordered if p.best], STYLES[1], filled=False)
+        axes.set_xticks(range(len(counts)), [str(c) for c in counts])
+        axes.set(xlabel="labelled training questions (steps not to scale)", ylabel="right answers, %")
+        axes.margins(x=0.1, y=0.08)
+        _legend(figure, axes, 3)
+        return as_svg(figure, key, label)
+
+
+def _series(axes, points: Sequence[tuple[float, Interval]], style: Style, filled: bool) -> None:
+    axes.plot([x for x, _ in points], [100 * y.value for _, y in points], color=style.color, linestyle=style.line,
+              linewidth=1.2, zorder=1)  # fmt: skip
+    for x, y in points:
+        _marked(axes, x, y, style, filled)
+
+
+def _marked(axes, x: float, y: Interval, style: Style, filled: bool) -> None:
+    _bar(axes, x, y, style.color)
+    face = style.color if filled else "white"
+    axes.plot([x], [100 * y.value], style.marker, color=style.color, markerfacecolor=face, markersize=7,
+              label=END if filled else BEST)  # fmt: skip
+
+
+def _bar(axes, x: float, y: Interval, color: str) -> None:
+    if y.low is not None and y.high is not None:
+        axes.plot([x, x], [100 * y.low, 100 * y.high], color=color, linewidth=1.6)
+
+
+def _name_above(axes, points: Sequence[Start]) -> None:
+    """The share m of each start over its markers, moved apart where starts are close."""
+    low, high = axes.get_xlim()
+    placed = sorted(points, key=lambda p: p.x)
+    at = [(p.x - low) / (high - low) for p in placed]
+    names = [f"{p.share:g}" if i else f"m = {p.share:g}" for i, p in enumerate(placed)]
+    moved_apart = _within(spread(at, [0.03 + 0.022 * len(name) for name in names]))
+    for point, name, x, moved in zip(placed, names, at, moved_apart, strict=True):
+        axes.annotate(
+            name, (x, 1.0), (moved, 1.08), "axes fraction", "axes fraction", ha="center", fontsize=9.5,
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": "#767676", "linewidth": 0.8, "shrinkA": 1, "shrinkB": 0},
+        )  # fmt: skip
+        axes.axvline(point.x, color="#d0d0d0", linewidth=0.8, zorder=0)
+
+
+def _within(positions: list[float]) -> list[float]:
+    """The positions shifted so that they start or end inside the chart."""
+    over, under = max(0.0, positions[-1] - 1), max(0.0, -positions[0])
+    return [p - over + under for p in positions]
+
+
+def _legend(figure, axes, columns: int = 2) -> None:
+    handles = {text: handle for handle, text in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(
+        handles.values(), handles.keys(), loc="outside lower center", ncols=columns, frameon=False, fontsize=9,
+        columnspacing=1.4, handletextpad=0.5,
+    )  # fmt: skip
+
+
+def _span(positions: Sequence[float]) -> float:
+    return (max(positions) - min(positions)) or max(abs(positions[0]), 1.0)
+
+
+def _dodge(positions: Sequence[float], gap: float) -> list[float]:
+    """Equal positions set side by side around their common place."""
+    seen: dict[float, int] = {}
+    moved = []
+    for x in positions:
+        moved.append(x + gap * (seen.get(x, 0) - (list(positions).count(x) - 1) / 2))
+        seen[x] = seen.get(x, 0) + 1
+    return moved
