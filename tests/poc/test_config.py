@@ -183,6 +183,12 @@ def test_an_arm_has_what_the_pilot_has_unless_it_says_otherwise():
     assert (free.semantic.high, free.label_fraction, free.train.seed) == (None, 0.1, 3)
 
 
+def test_an_arm_may_have_no_label_at_all():
+    arms = "arms=[{model: base, reward: {random: 1.0, verifiable: 1.0}, label_fraction: 0.0}]"
+    config = load(PilotConfig, None, [arms])
+    assert config.run_config(config.arms[0], 0).label_fraction == 0.0
+
+
 def test_which_kind_a_configuration_is(tmp_path):
     (tmp_path / "run.yaml").write_text("model: lab:base\n")
     assert kind_of(None, []) is kind_of("empo", []) is PilotConfig

@@ -55,6 +55,7 @@ def test_the_switch_waits_for_three_steps_and_never_goes_back():
     assert not hybrid.has_switched(None, [0.0] * 9)
     assert not hybrid.has_switched(switch, [0.1, 0.1])
     assert not hybrid.has_switched(switch, [0.9, 0.1, 0.6])  # one quiet step is noise
+    assert not hybrid.has_switched(switch, [0.9, 0.6, 0.1])
     assert hybrid.has_switched(switch, [0.9, 0.6, 0.5, 0.4])
     assert hybrid.has_switched(switch, [0.5, 0.5, 0.5, 9.0, 9.0, 9.0])
     assert hybrid.has_switched(Switch(entropy=0.5, step=2), [0.9, 0.9])

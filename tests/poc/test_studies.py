@@ -101,6 +101,38 @@ def test_motivation_is_in_the_training_prompt_only(run):
     assert -3 <= steps[0]["rewards"]["knights_knaves"] <= 3
 
 
+def test_the_rules_reach_every_sample_of_training(tmp_path):
+    options = ["model=lab:instruct", *SMALL, "reward={verifiable: 1.0}", "motivation.condition=full", "train.steps=1"]
+    job = pilot.Job(tmp_path / "told", "toy", None, pilot.resolve(load(RunConfig, None, options)))
+    seen = []
+
+    def observer(job, policy):
+        return lambda step, groups: seen.extend(
+            (g.example.question, policy.tokenizer.decode(g.prompt_ids)) for g in groups
+        )
+
+    pilot.run([job], pilot.prepare([job]), Watch(1, live=False), lambda: False, observer)
+    assert len({question for question, _ in seen}) == 4
+    assert all(question in prompt and "Evaluation Scoring Rules:" in prompt for question, prompt in seen)
+
+
+def test_each_way_of_asking_has_its_own_start(tmp_path):
+    arm = "{{model: base, name: {0}, reward: {{verifiable: 1.0}}, motivation: {{condition: {0}, evaluate: true}}}}"
+    arms = f"arms=[{arm.format('full')}, {arm.format('adverse')}]"
+    config = load(
+        PilotConfig, None, ["models={base: lab:instruct}", arms, *SMALL, "train.steps=1", "prompt.format=chat"]
+    )
+    jobs = pilot.jobs_of(config, tmp_path / "merf")
+    pilot.run(jobs, pilot.prepare(jobs), Watch(2, live=False), lambda: False)
+
+    def start(arm, view):
+        record = json.loads((tmp_path / f"merf/arms/{arm}-seed0/evaluations/{view}step-000000.json").read_text())
+        return [p["sampled"] for p in record["prompts"]]
+
+    assert start("full", "") == start("adverse", "")  # asked without the rules: one start, measured once
+    assert start("full", "motivated/") != start("adverse", "motivated/")
+
+
 def test_motivation_needs_a_place_in_the_prompt(tiny_folder, tiny_policy):
     options = [f"model={tiny_folder}", "prompt.format=bare", "reward={verifiable: 1}", "motivation.condition=full"]
     job = pilot.Job(None, "toy", None, pilot.resolve(load(RunConfig, None, options)))
