@@ -142,12 +142,23 @@ def _new_folder(kind: str) -> Path:
     return Path("runs") / f"{kind}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
+def _remove(folder: Path, existed: bool) -> None:
+    """What this command put there; the folder itself only if it made it."""
+    shutil.rmtree(folder)
+    if existed:
+        folder.mkdir()
+
+
 def _mixed(config, mix: str):
     """The pilot from mixed starts; `mix` is what the user typed."""
     try:
-        return config.mixed([float(share) for share in mix.split(",")])
+        shares = [float(share) for share in mix.split(",")]
+    except ValueError:
+        raise InputError(f"--mix {mix}: not a list of numbers; write shares such as 0,0.1,0.2,0.5,1") from None
+    try:
+        return config.mixed(shares)
     except ValueError as error:
-        raise InputError(f"--mix {mix}: {error}; write shares such as 0,0.1,0.2,0.5,1") from None
+        raise InputError(f"--mix {mix}: {error}") from None
 
 
 def _run(config, jobs, out: Path, is_pilot: bool, observer=None) -> None:
@@ -157,7 +168,7 @@ def _run(config, jobs, out: Path, is_pilot: bool, observer=None) -> None:
     from poc.display import watching
     from poc.interrupt import deferred
 
-    data = stage.prepare(jobs)
+    data, existed = stage.prepare(jobs), out.exists()
     runfolder.create_empty(out)
     if is_pilot:
         runfolder.write_config(out, config)
@@ -169,7 +180,7 @@ def _run(config, jobs, out: Path, is_pilot: bool, observer=None) -> None:
             state = stage.run(jobs, data, watch, interrupted, observer)
         except InputError:  # found with the tokenizer only: nothing has been trained
             if not watch.done:
-                shutil.rmtree(out)
+                _remove(out, existed)
             raise
     from poc.report import write
 

@@ -5,6 +5,7 @@ a value that cannot work. The resolved copy is saved with the run.
 """
 
 import difflib
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -30,6 +31,7 @@ class Section(BaseModel):
 
 # YAML reads 1e-5 as a string and 1 as an integer: both are numbers to the person who typed them.
 Number = Annotated[float, BeforeValidator(lambda v: _as_float(v))]
+Weight = Annotated[Number, Field(ge=-1000, le=1000)]
 
 
 def _as_float(value: Any) -> Any:
@@ -157,7 +159,7 @@ class Schedule(Section):
     """A part's weight over time: from its weight in `reward` to `to`, in the first `over` steps (null: in all)."""
 
     shape: Literal["constant", "linear", "cosine"] = "linear"
-    to: Number = 0.0
+    to: Weight = 0.0
     over: int | None = Field(None, ge=1)
 
 
@@ -171,7 +173,7 @@ class Switch(Section):
     @model_validator(mode="after")
     def _check(self):
         if self.entropy is None and self.step is None:
-            raise ValueError("set entropy (nats), step, or both: this switch would never happen")
+            raise ValueError("entropy and step are both missing, this switch would never happen: set one or both")
         return self
 
 
@@ -188,7 +190,7 @@ class Motivation(Section):
         return self
 
 
-Reward = Annotated[dict[str, Number], Field(min_length=1)]
+Reward = Annotated[dict[str, Weight], Field(min_length=1)]
 Fraction = Annotated[Number, Field(ge=0, le=1)]
 
 
@@ -208,8 +210,8 @@ class Mix(Section):
     """What one run is paid for."""
 
     reward: Reward
-    # null: every part speaks on every prompt. Else this share of the training questions keeps its label and gets the
-    # parts that need one; the other questions get the other parts.
+    # null: every part speaks on every prompt. Else this share of the labelled training questions keeps its label and
+    # gets the parts that need one; the other questions get the other parts.
     label_fraction: Fraction | None = None
     schedule: dict[str, Schedule] = {}
     switch: Switch | None = None
@@ -225,7 +227,11 @@ class Mix(Section):
             raise ValueError(f"all weights are 0 in {self.reward}: nothing would be learned")
         if self.label_fraction is not None and not self.needs_labels:
             raise ValueError(f"label_fraction = {self.label_fraction:g}: no reward here uses labels: add verifiable")
-        if self.switch and not self._ever(lambda name: name not in NEED_LABELS):
+        if self.switch and self.switch.then == "stop" and self.needs_labels:
+            raise ValueError(
+                "switch.then = 'stop': verifiable would never speak: leave it out, or set then: verifiable"
+            )
+        if self.switch and not self.needs_none:
             raise ValueError("switch: it starts with rewards that need no labels: add one, for example self_certainty")
         if self.switch and self.switch.then == "verifiable" and not self.needs_labels:
             raise ValueError("switch.then = 'verifiable': no reward here uses labels: add verifiable, or set stop")
@@ -233,10 +239,19 @@ class Mix(Section):
 
     def _ever(self, wanted) -> bool:
         """Whether a wanted part has a weight at some step."""
-        return any(
-            wanted(name) and (weight or (name in self.schedule and self.schedule[name].to))
-            for name, weight in self.reward.items()
-        )
+        return any(wanted(name) and any(self._weights(name)) for name in self.reward)
+
+    def _weights(self, name: str) -> tuple[float, ...]:
+        """The first and the last weight of a part."""
+        weight, plan = self.reward[name], self.schedule.get(name)
+        if plan is None or plan.shape == "constant":
+            return (weight,)
+        return (plan.to,) if plan.over == 1 else (weight, plan.to)
+
+    @property
+    def needs_none(self) -> bool:
+        """Whether some part needs no label."""
+        return self._ever(lambda name: name not in NEED_LABELS)
 
     @property
     def needs_labels(self) -> bool:
@@ -253,11 +268,16 @@ class RunConfig(_Common, Mix):
     def _check(self):
         if "knights_knaves" in self.reward and (self.data.own or self.data.domain != "logic"):
             raise ValueError("reward knights_knaves is for Knights and Knaves: set data.domain to logic")
-        rules = [name for name in self.reward if name in RULE_BASED]
-        if self.motivation.condition != "none" and not rules:
+        told = NEED_LABELS if self.motivation.condition == "score_only" else RULE_BASED
+        if self.motivation.condition != "none" and not any(name in told for name in self.reward):
             raise ValueError(
                 f"motivation.condition = {self.motivation.condition!r}: no reward here has rules to write into the "
-                f"prompt: add one of {', '.join(RULE_BASED)}"
+                f"prompt: add one of {', '.join(told)}"
+            )
+        if self.semantic.unit == "nats" and (self.semantic.low or 0) >= math.log(self.train.group_size):
+            raise ValueError(
+                f"semantic.low = {self.semantic.low:g} nats: groups of {self.train.group_size} have at most "
+                f"{math.log(self.train.group_size):.2f}: no prompt would be kept"
             )
         return self
 
@@ -336,7 +356,7 @@ class PilotConfig(_Common):
             raise ValueError("models: mixing needs two, a base and an instruct model")
         if wrong := [m for m in shares if not 0 <= m <= 1]:
             raise ValueError(f"{wrong[0]:g} is not a share from 0 (all base) to 1 (all instruct)")
-        if len(set(shares)) < len(shares):
+        if len({f"{m:g}" for m in shares}) < len(shares):
             raise ValueError("a share is named twice")
         first, second = list(self.models.values())[:2]
         models = {f"mix-{m:g}": f"mix:{first}+{second}@{m:g}" for m in shares}

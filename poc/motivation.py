@@ -8,8 +8,8 @@ carry it: evaluation is done without, and no score depends on it. Conditions of 
     adverse      every rule with its value negated: the text lies, the score does not
     none         no text
 
-Rewards that are no sums of rules (self-certainty, ...) are passed over in silence, and weights of the mix are not
-mentioned. The paper's exact wording is not public; the structure is its.
+Rewards that are no sums of rules (self-certainty, ...) are passed over in silence. The paper's exact wording is not
+public; the structure is its.
 """
 
 from collections.abc import Callable, Sequence

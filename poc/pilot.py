@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from poc import rewards, runfolder, sources, tasks
@@ -101,7 +102,9 @@ def _check_judge(judge: str | None) -> None:
 def _check_labels(config: RunConfig, data: Data) -> None:
     unlabelled, all_of_them = sum(example.answer is None for example in data["train"]), len(data["train"])
     used = [name for name in config.reward if name in NEED_LABELS]
-    if not config.needs_labels or not unlabelled:
+    if not config.needs_labels:
+        return
+    if config.label_fraction is None and not unlabelled:
         return
     if config.label_fraction is None:
         raise InputError(
@@ -113,6 +116,12 @@ def _check_labels(config: RunConfig, data: Data) -> None:
         raise InputError(
             f"label_fraction = {config.label_fraction:g}: that is none of the {all_of_them - unlabelled} labelled "
             "training questions: raise it, label more, or set it to 0"
+        )
+    handed_over = config.switch is not None and config.switch.then == "verifiable"
+    if not round(config.label_fraction * (all_of_them - unlabelled)) and (handed_over or not config.needs_none):
+        raise InputError(
+            f"label_fraction = {config.label_fraction:g}: no training question keeps a label, but "
+            f"{'switch hands over to' if handed_over else 'the only reward is'} {used[0]}: raise it"
         )
 
 
@@ -126,14 +135,20 @@ def run(
     """
     states = []
     for source in dict.fromkeys(job.config.model for job in jobs):
-        states += _run_model([job for job in jobs if job.config.model == source], data, watch, interrupted, observer)
+        same = [job for job in jobs if job.config.model == source]
+        try:
+            states += _run_model(same, data, watch, interrupted, observer)
+        except InputError as error:  # found with the tokenizer or the weights only
+            if not watch.done:
+                raise
+            states += [_refuse(job, error, watch) for job in same]
         if states[-1] == "interrupted":
             break
     return next((state for state in ("interrupted", "failed") if state in states), "done")
 
 
 def _run_model(jobs: list[Job], data: dict[int, Data], watch: Watch, interrupted, observer) -> Iterator[str]:
-    """Yield the state of each of one model's jobs."""
+    """Yield the state of each of one model's jobs; all are staged before the first one trains."""
     from poc.models import load_policy
 
     config = jobs[0].config
@@ -142,37 +157,69 @@ def _run_model(jobs: list[Job], data: dict[int, Data], watch: Watch, interrupted
         config.model, quantization=config.quantization, lora_rank=config.lora.rank, lora_alpha=config.lora.alpha
     )
     start: dict[tuple, dict] = {}  # way of asking -> evaluation of the start model
-    for job in jobs:
-        yield _run_job(job, policy, data[job.config.train.seed], watch, interrupted, observer, start)
+    for staged in [stage(job, policy, data[job.config.train.seed]) for job in jobs]:
+        yield _run_job(staged, policy, watch, interrupted, observer, start)
         if interrupted():
             return
 
 
-def _run_job(job: Job, policy, data: Data, watch: Watch, interrupted, observer, start: dict) -> str:
-    """One run from fresh adapter to outcome.json."""
-    from poc.trainer import train
+def _refuse(job: Job, error: InputError, watch: Watch) -> str:
+    """An arm that cannot run beside others that did: its folder says why."""
+    runfolder.RunFolder(job.folder, job.config).log_outcome("failed", 0.0, str(error))
+    watch.say(f"{job.name} cannot run: {error}")
+    return "failed"
 
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """A job that fits its model: what it trains on, how that is asked and compared, what is measured, what is noted."""
+
+    job: Job
+    examples: list[Example]
+    encode: Callable[[Example], list[int]]
+    cluster: Clustering
+    views: list
+    text: str
+    facts: dict
+
+
+def stage(job: Job, policy, data: Data) -> Staged:
+    """Everything of a run that can be wrong once its model is there. Raises InputError."""
     config = job.config
-    encode, facts = prompt_encoder(job, policy)
+    encode, prompt = prompt_encoder(job, policy)
     text = motivation(rewards.rules_of(config), config.motivation.condition)
     told, _ = prompt_encoder(job, policy, text)
     check_lengths(data, encode, policy, config)
     check_lengths({"train": data["train"]}, told, policy, config)
     examples = training_questions(config, data["train"])
     views = _views(data, encode, told if config.motivation.evaluate else None)
-    cluster = clustering(config, policy)
-    folder = runfolder.RunFolder(job.folder, config)
     labels = sum(example.answer is not None for example in examples) if config.needs_labels else 0
-    folder.log_environment(**_facts(job, policy, data, facts | {"motivation": text}, labels))
+    facts = _facts(job, policy, data, prompt | {"motivation": text}, labels)
+    train_encode = told if config.label_fraction is None else _by_label(told, encode)
+    return Staged(job, examples, train_encode, clustering(config, policy), views, text, facts)
+
+
+def _by_label(told, encode):
+    """With partial labels the rules stand where they are scored: in the labelled prompts."""
+    return lambda example: encode(example) if example.answer is None else told(example)
+
+
+def _run_job(staged: Staged, policy, watch: Watch, interrupted, observer, start: dict) -> str:
+    """One run from fresh adapter to outcome.json."""
+    from poc.trainer import train
+
+    job, config = staged.job, staged.job.config
+    folder = runfolder.RunFolder(job.folder, config)
+    folder.log_environment(**staged.facts)
     watch.start_run(job.name, config.train.steps)
     with _outcome(folder, job.name, watch) as state:
         policy.reset_adapter(config.train.seed)
-        for view in views:
-            key = facts["prompt_format"], view.name, text if view.name == MOTIVATED else ""
+        for view in staged.views:
+            key = staged.facts["model"]["prompt_format"], view.name, staged.text if view.name == MOTIVATED else ""
             folder.log_evaluation(_start_evaluation(start, key, policy, view, config, watch), view.name)
         state["status"], state["reason"] = train(
-            config, policy, examples, folder,
-            encode=told, cluster=cluster, views=views, interrupted=interrupted, watch=watch,
+            config, policy, staged.examples, folder,
+            encode=staged.encode, cluster=staged.cluster, views=staged.views, interrupted=interrupted, watch=watch,
             observe=observer and observer(job, policy),
         )  # fmt: skip
     return state["status"]
@@ -198,10 +245,18 @@ def clustering(config: RunConfig, policy) -> Clustering:
     """Which answers mean the same, as `semantic.cluster` says; a judge is loaded here."""
     if config.semantic.cluster != "entailment":
         return {"exact": meanings.exact, "math": meanings.mathematical}[config.semantic.cluster]
-    from poc.judges import nli_judge, policy_judge
+    from poc.judges import policy_judge
 
     judge = config.semantic.judge
-    return meanings.entailed(policy_judge(policy) if judge == "policy" else nli_judge(judge))
+    return meanings.entailed(policy_judge(policy) if judge == "policy" else _nli(judge))
+
+
+@lru_cache(maxsize=1)
+def _nli(source: str):
+    """One copy in memory, however many arms ask it."""
+    from poc.judges import nli_judge
+
+    return nli_judge(source)
 
 
 def _facts(job: Job, policy, data: Data, prompt: dict, labels: int) -> dict:

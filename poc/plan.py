@@ -18,7 +18,7 @@ def show(jobs: list[Job], data: dict[int, Data], with_probe: bool) -> None:
         return print("poc plan --probe samples the start models and says where feedback without labels may not help")
     sources = dict.fromkeys(job.config.model for job in jobs)
     total = sum(_probe_model([job for job in jobs if job.config.model == source], data) for source in sources)
-    print(f"about {total:.0f} minutes in all on this machine, reckoned from these probes")
+    print(f"about {max(total, 1):.0f} minutes in all on this machine, reckoned from these probes")
 
 
 def _print_jobs(jobs: list[Job], data: dict[int, Data]) -> None:
@@ -32,9 +32,17 @@ def _row(job: Job, questions: Data) -> tuple[str, ...]:
     config, options = job.config, job.config.train
     completions = options.steps * options.prompts_per_step * options.group_size
     labels = sum(e.answer is not None for e in pilot.training_questions(config, questions["train"]))
-    reward = " + ".join(f"{weight:g} {name}" for name, weight in config.reward.items())
+    reward = " + ".join(f"{weight:g} {name}" for name, weight in config.reward.items()) + _besides(config)
     counts = options.steps, completions, completions * options.max_new_tokens, labels if config.needs_labels else 0
     return visible(job.name), visible(config.model), reward, *(f"{n:,}" for n in counts)
+
+
+def _besides(config) -> str:
+    """What changes the mix over time, or the prompt, in a few words."""
+    plans = [f"{name} to {plan.to:g} ({plan.shape})" for name, plan in config.schedule.items()]
+    switch = [f"then {config.switch.then}"] if config.switch else []
+    told = [f"motivation {config.motivation.condition}"] if config.motivation.condition != "none" else []
+    return f" ({', '.join(found)})" if (found := plans + switch + told) else ""
 
 
 def _probe_model(jobs: list[Job], data: dict[int, Data]) -> float:
@@ -47,9 +55,10 @@ def _probe_model(jobs: list[Job], data: dict[int, Data]) -> float:
     policy = load_policy(
         config.model, quantization=config.quantization, lora_rank=config.lora.rank, lora_alpha=config.lora.alpha
     )
+    for other in jobs:
+        pilot.stage(other, policy, data[other.config.train.seed])
     encode, facts = pilot.prompt_encoder(job, policy)
     questions = data[config.train.seed]
-    pilot.check_lengths(questions, encode, policy, config)
     found = probe.probe(
         policy, questions["train"], config, encode=encode, cluster=pilot.clustering(config, policy),
         chat=facts["prompt_format"] == "chat",
@@ -59,7 +68,14 @@ def _probe_model(jobs: list[Job], data: dict[int, Data]) -> float:
     _print_table(("measured before training", "value (95 % interval over questions)"), probe.lines(found))
     for warning in probe.warnings(found):
         print(f"! {warning}.")
-    return sum(probe.minutes(found, job.config, len(questions["holdout"])) for job in jobs)
+    return sum(probe.minutes(found, job.config, _measured(job, questions)) for job in jobs)
+
+
+def _measured(job: Job, questions: Data) -> int:
+    """Questions of one evaluation, those of other views included."""
+    views = [name for name in questions if name == "holdout" or name.startswith("level-")]
+    twice = len(questions["holdout"]) if job.config.motivation.evaluate else 0
+    return sum(len(questions[name]) for name in views) + twice
 
 
 def _print_table(head: tuple[str, ...], rows) -> None:

@@ -131,8 +131,8 @@ def warnings(found: Probe) -> list[str]:
         (found.all_different > HALF and readable, f"in {percent(found.all_different)} of the groups no two answers "
          "agree: EMPO drops such prompts as unreliable; take easier questions, or larger groups"),
         (found.majority is not None and found.majority < HALF and readable, "the most frequent answer is right in only "
-         f"{percent(found.majority or 0)} of {found.labelled} labelled groups: rewards for agreement would mostly "
-         "teach mistakes (TTRL, EMPO; the limit of one half is ours)"),
+         f"{percent(found.majority or 0)} of {found.labelled} labelled groups: in the others rewards for "
+         "agreement pay a wrong answer; watch the accuracy (the limit of one half is ours)"),
         (found.truncated > HALF / 2, f"{percent(found.truncated)} of the completions are cut off: raise "
          "train.max_new_tokens (the limit of a quarter is ours)"),
         (not readable, f"{percent(found.unreadable)} of the completions hold no answer that can be read: "

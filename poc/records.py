@@ -112,7 +112,7 @@ class StepRecord:
     labelled: float  # share of prompts with a gold answer that a reward may use
     agreement: float  # mean share of the most frequent answer within a group; unparsable answers agree with nothing
     semantic_entropy: float  # mean over groups of the entropy of the answers' meanings, nats
-    dropped: float  # share of prompts whose semantic entropy lies outside the thresholds
+    dropped: float | None  # share of semantic_entropy's prompts outside its thresholds; None where it is not asked
     loss: float
     grad_norm: float  # before clipping
     clip_fraction: float  # share of tokens whose ratio was clipped

@@ -60,7 +60,8 @@ def train(
         sampled = time.perf_counter()
         groups = [with_meanings(group, cluster) for group in drawn]
         weights = hybrid.weights_at(step, options.steps, config.reward, config.schedule, switched if switch else None)
-        parts, volume = reward_tables(functions, weights, groups, config)
+        routed = config.label_fraction is not None and (switch is None or switched)
+        parts, volume = reward_tables(functions, weights, groups, config, routed)
         advantage = advantages(parts, volume)
         scored = time.perf_counter()
         if observe:
@@ -68,7 +69,7 @@ def train(
         observed = time.perf_counter()
         update = optimise(policy, optimizer, groups, advantage, options)
         timing = {"rollout": sampled - started, "reward": scored - sampled, "update": time.perf_counter() - observed}
-        record = step_record(step, groups, parts, volume, weights, advantage, config, update, timing)
+        record = step_record(step, groups, parts, volume, weights, advantage, config, routed, update, timing)
         folder.log_step(record, groups, sum(volume[name] * parts[name] for name in parts))
         watch.step(record)
         entropies.append(record.entropy)
@@ -106,10 +107,13 @@ def _shuffled(examples: Sequence[Example], seed: int, epoch: int) -> Sequence[Ex
 
 
 def reward_tables(
-    functions: dict[str, rewards.Reward], weights: dict[str, float], groups: Sequence[Group], config: RunConfig
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Raw rewards [P, G] and weights [P, 1] of each part, in float64; both are 0 where a part does not speak."""
-    routed = config.label_fraction is not None
+    functions: dict[str, rewards.Reward], weights: dict[str, float], groups: Sequence[Group], config: RunConfig,
+    routed: bool = False,
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:  # fmt: skip
+    """Raw rewards [P, G] and weights [P, 1] of each part, in float64; both are 0 where a part does not speak.
+
+    `routed`: labelled prompts are left to the parts that need labels.
+    """
     limits = semantic.Limits(config.semantic.low, config.semantic.high, config.semantic.unit)
     parts, volume = {}, {}
     for name, function in functions.items():
@@ -124,11 +128,12 @@ def reward_tables(
 
 
 def step_record(step: int, groups: Sequence[Group], parts: dict[str, Tensor], volume: dict[str, Tensor],
-                weights: dict[str, float], advantage: Tensor, config: RunConfig, update: UpdateRecord,
+                weights: dict[str, float], advantage: Tensor, config: RunConfig, routed: bool, update: UpdateRecord,
                 timing: dict[str, float]) -> StepRecord:  # fmt: skip
     """Everything that is logged of one step; per-token means weigh every sampled token alike."""
     episodes = [episode for group in groups for episode in group.episodes]
     verdicts = [episode.verdict.correct for episode in episodes if episode.verdict is not None]
+    judged = [g for g in groups if weights.get("semantic_entropy") and hybrid.asked("semantic_entropy", g, routed)]
     heard = {name: parts[name][volume[name][:, 0] != 0] for name in parts}
     limits = semantic.Limits(config.semantic.low, config.semantic.high, config.semantic.unit)
     return StepRecord(
@@ -147,7 +152,7 @@ def step_record(step: int, groups: Sequence[Group], parts: dict[str, Tensor], vo
         labelled=fmean(group.example.answer is not None for group in groups),
         agreement=fmean(map(semantic.agreement, groups)),
         semantic_entropy=fmean(semantic.entropy(group.meanings) for group in groups),
-        dropped=fmean(not semantic.kept(group, limits) for group in groups),
+        dropped=fmean(not semantic.kept(group, limits) for group in judged) if judged else None,
         loss=update.loss,
         grad_norm=update.grad_norm,
         clip_fraction=update.clip_fraction,

@@ -46,7 +46,7 @@ class Arm:
         reward, config = self.first.config.get("reward"), self.first.config
         if not isinstance(reward, dict):
             return ()
-        return tuple(str(k) for k, weight in reward.items() if weight or _of(config, "schedule", k, "to"))
+        return tuple(str(k) for k, weight in reward.items() if weight or _rises(_of(config, "schedule", k)))
 
     @cached_property
     def internal(self) -> tuple[str, ...]:
@@ -225,6 +225,11 @@ def _judged(arm: Arm, arms: list[Arm]) -> Judged:
         peak=arm.peak,
     )
     return Judged(arm, verdict, control, over)
+
+
+def _rises(plan) -> bool:
+    """Whether a schedule takes a weight of 0 to another."""
+    return isinstance(plan, dict) and bool(plan.get("to")) and plan.get("shape") != "constant"
 
 
 def _value(evaluation: Evaluation, name: str) -> float | None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from poc.config import RunConfig
@@ -35,8 +36,12 @@ def select(config: RunConfig) -> dict[str, Reward]:
 
 
 def rules_of(config: RunConfig) -> list[RuleReward]:
-    """Those among them that can be written out as rules."""
-    return [reward for reward in select(config).values() if isinstance(reward, RuleReward)]
+    """Those among them that can be written out as rules, with the values they have in the mix: weight times value."""
+    return [
+        replace(reward, rules=tuple(replace(rule, value=config.reward[name] * rule.value) for rule in reward.rules))
+        for name, reward in select(config).items()
+        if isinstance(reward, RuleReward)
+    ]
 
 
 def layout(config: RunConfig) -> str:

@@ -59,18 +59,19 @@ def has_switched(switch: Switch | None, entropies: Sequence[float]) -> bool:
     return switch.entropy is not None and any(fmean(entropies[i - SMOOTHED : i]) <= switch.entropy for i in ends)
 
 
-def speaks(name: str, group: Group, limits: Limits, routed: bool) -> bool:
-    """Whether the part `name` has a say on this group.
+def asked(name: str, group: Group, routed: bool) -> bool:
+    """Whether the part `name` is asked about this group.
 
-    A part that needs a label has none without one; if `routed` (partial labels), a part that needs none leaves the
-    labelled prompts to those that do. semantic_entropy leaves out what its limits drop.
+    A part that needs a label is not without one; if `routed` (partial labels, and no switch still to come), a part that
+    needs none leaves the labelled prompts to those that do.
     """
     labelled = group.example.answer is not None
-    if name in NEED_LABELS:
-        return labelled
-    if routed and labelled:
-        return False
-    return name != "semantic_entropy" or kept(group, limits)
+    return labelled if name in NEED_LABELS else not (routed and labelled)
+
+
+def speaks(name: str, group: Group, limits: Limits, routed: bool) -> bool:
+    """Whether it has a say as well: semantic_entropy leaves out what its limits drop."""
+    return asked(name, group, routed) and (name != "semantic_entropy" or kept(group, limits))
 
 
 def hide_labels(examples: Sequence[Example], fraction: float, seed: int) -> list[Example]:

@@ -10,8 +10,8 @@ The answer is read only where the format is right, so the totals are 3, -0.5, -1
 Text outside the answer is free in both, as in kk.py; in mark the answer ends the text. Here <think> must be in the
 completion: no prompt of ours begins the answer for the model. Stricter than kk.py, where a hedge would be paid: that
 searches the answer for "NAME is a knight" and so pays "Ann is a knight or not" and "it is false that Ann is a knight".
-Here an answer lists every person of the gold once and says nothing else. As there, capitals do not matter; letters of
-other scripts that look alike do.
+Here an answer lists every person of the gold once and says nothing else. Capitals matter, as to the verifier of the
+hold-out; letters of other scripts that look alike are others.
 """
 
 import re
@@ -75,8 +75,7 @@ def _read(layout: _Layout, answer: str, names: tuple[str, ...]) -> dict[str, str
     if len(answer) > MAX_ANSWER:
         return None
     pattern = layout.item.replace("NAME", "|".join(map(re.escape, names)))
-    # ASCII: else, capitals aside, the Kelvin sign would be a k.
-    said = _identities(answer, re.compile(pattern, re.ASCII | re.IGNORECASE), layout.between)
+    said = _identities(answer, re.compile(pattern, re.ASCII), layout.between)
     return said if said is not None and said.keys() == set(names) else None
 
 
@@ -85,7 +84,7 @@ def _identities(text: str, item: re.Pattern, between: re.Pattern) -> dict[str, s
     parts = item.split(text)  # around, name, kind, around, name, kind, around
     if len(parts) == 1 or parts[0] or parts[-1] or not all(between.fullmatch(part) for part in parts[3:-1:3]):
         return None
-    said = {name.lower(): kind.lower() for name, kind in zip(parts[1::3], parts[2::3], strict=True)}
+    said = dict(zip(parts[1::3], parts[2::3], strict=True))
     return said if len(said) == len(parts) // 3 else None
 
 

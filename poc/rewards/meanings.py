@@ -11,12 +11,14 @@ What has no answer gets None: nothing readable, or an answer that repeats the qu
 of generated domains are read as numbers and assignments).
 """
 
+import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from poc.records import Episode, Group
 from poc.tasks import own
-from poc.tasks.answers import normalise, parse_number, spell
+from poc.tasks.answers import normalise, parse_number, says_something, spell
 
 Labels = Sequence[int | None]
 Clustering = Callable[[Group], Labels]
@@ -24,6 +26,9 @@ Clustering = Callable[[Group], Labels]
 COPIED = 0.8  # ROUGE-L precision of an answer against its question from which on it is a copy (EMPO's code)
 LONG_COPY = 12  # words; a shorter answer is a copy only if it has half the question's words: options repeat a few
 LOOKED_AT = 2_000  # characters
+WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W_]+")  # letters and digits; CJK by character
+FORMULA = re.compile(r"[*+^=/]")
+FRACTION_OR_DATE = re.compile(r"[0-9]+(?:/[0-9]+)+")
 
 
 def with_meanings(group: Group, cluster: Clustering) -> Group:
@@ -67,16 +72,30 @@ def answers(group: Group, unmarked: bool = False) -> list[str | None]:
 
 
 def copies(answer: str, question: str) -> bool:
-    """Whether `answer` repeats `question`: its words, in order, are the question's, and they are many."""
+    """Whether `answer` repeats `question`: it is made of the question's words, or holds them all, in their order.
+
+    A formula of the question is no answer to it either. A short span of a question is not a copy of it: one may be
+    asked for a span of a text, or for one of several options.
+    """
     said, asked = _words(answer), _words(question)
+    if _repeats_formula(answer, question):
+        return True
     if len(said) < min(LONG_COPY, max(4, len(asked) / 2)):
         return bool(said) and said == asked
-    return _common(said, asked) > COPIED * len(said)
+    common = _common(said, asked)
+    whole = common > COPIED * len(asked) and len(said) <= 2 * len(asked)
+    return whole or common > COPIED * len(said)
+
+
+def _repeats_formula(answer: str, question: str) -> bool:
+    compact = "".join(answer.split())
+    is_formula = FORMULA.search(compact) and not FRACTION_OR_DATE.fullmatch(compact) and len(compact) > 2
+    return bool(is_formula) and compact.strip("$.") in "".join(question.split())
 
 
 def _given(episode: Episode, unmarked: bool) -> str | None:
     whole = episode.text.strip() if unmarked and episode.finished else ""
-    return episode.answer or whole or None
+    return episode.answer or (whole if says_something(whole) else None)
 
 
 def _spelled(answer: str) -> str:
@@ -85,7 +104,8 @@ def _spelled(answer: str) -> str:
 
 
 def _words(text: str) -> list[str]:
-    return normalise(text[-LOOKED_AT:]).replace("?", " ").replace(",", " ").split()
+    shown = unicodedata.normalize("NFKC", text[-LOOKED_AT:]).replace("\\text", " ")
+    return WORD.findall("".join(char for char in shown if unicodedata.category(char) != "Cf").casefold())
 
 
 def _common(a: Sequence[str], b: Sequence[str]) -> int:

@@ -3,7 +3,8 @@
 With clusters c_1..c_k of the G completions by meaning (poc.rewards.meanings) and p(c) = |c| / G:
 
     semantic_entropy   r_i = p(c(i))                 EMPO (arXiv 2504.05812, eq. 6): its cluster's share, not -H
-    majority_vote      r_i = 1 if c(i) is largest    TTRL (arXiv 2504.16084); tied clusters are largest together
+    majority_vote      r_i = 1 if c(i) is largest    TTRL (arXiv 2504.16084); tied clusters are largest together, and a
+                                                     vote of one is none
     H = -sum_c p(c) log p(c)                         eq. 4; each completion without an answer is a cluster of its own
 
 A completion without an answer gets 0, less than any answer. Prompts are kept where low < H < high (eq. 7): where all
@@ -36,9 +37,10 @@ def semantic_entropy(group: Group) -> list[float]:
 
 
 def majority_vote(group: Group) -> list[float]:
-    """1 for the most frequent answer or answers, else 0."""
-    top = max(semantic_entropy(group))
-    return [float(share == top > 0) for share in semantic_entropy(group)]
+    """1 for the most frequent answer or answers, else 0; all 0 where no two agree."""
+    shares = semantic_entropy(group)
+    elected = max(shares) if max(shares) * len(shares) > 1.5 else math.inf
+    return [float(share == elected) for share in shares]
 
 
 def agreement(group: Group) -> float:

@@ -18,6 +18,9 @@ MAX_COMPOSED = 1_000  # characters up to which accents are composed: that takes 
 
 _NUMBER = re.compile(r"(?<![A-Za-z0-9_.,])[-−]?(?:[0-9]+(?:,[0-9]+)*(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _PLAIN = re.compile(r"[+-]?(?:(?:[0-9]+|[0-9]{1,3}(?:,[0-9]{2,3})*,[0-9]{3})\.?[0-9]*|\.[0-9]+)")
+_SPACING = re.compile(r"\\(?:text[a-z]*|math[a-z]+|q?quad|[^A-Za-z])")  # LaTeX that shows nothing by itself
+_FILLERS = "\u115f\u1160\u3164\uffa0"  # letters to Unicode, blank to the eye
+_SIGNS = "<>=+*\u00b1\u00d7\u00f7\u2260\u2264\u2265\u221a\u221e\u2205"
 _WRAPPER = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\{([^{}]*)\}")
 
 
@@ -73,6 +76,11 @@ def parse_number(text: str) -> Decimal | None:
     if len(bare) > MAX_DIGITS or not _PLAIN.fullmatch(bare):
         return None
     return Decimal(bare.replace(",", ""))
+
+
+def says_something(text: str) -> bool:
+    """Whether there is a letter, a digit or a sign that may be an answer; blanks, brackets and dashes are none."""
+    return any((char.isalnum() and char not in _FILLERS) or char in _SIGNS for char in _SPACING.sub("", text))
 
 
 def read_number(text: str) -> Reading:

@@ -28,7 +28,7 @@ MAX_NEW_TOKENS = 112  # enough for a worked solution, one token a character (lab
 # "Ann knight" or "Ann: a knight" or "Ann is a knight"; not "Ann knight or ...", which asserts nothing of Ann.
 _ASSERTED = re.compile(r"\b([A-Z][a-z]{1,20})(?::| is)?(?: an?)? (knight|knave)\b(?! or\b)")
 _SPEAKER = re.compile(r"(?:^|\. )([A-Z][a-z]{1,20}):")
-_BETWEEN = re.compile(r"[\s,;.]|\band\b|\([0-9]{1,2}\)")  # what may stand between the pairs of an answer
+_BETWEEN = re.compile(r"[\s,;.]|\band\b|\(?\b[0-9]{1,2}[.)]")  # what may stand between the pairs of an answer
 
 Atom = tuple[int, bool]  # (person, is said to be a knight)
 Statement = tuple[str, Atom, Atom | None]  # (connective, first, second)
@@ -102,7 +102,7 @@ def read_assignment(text: str) -> dict[str, str] | None:
 
     None if somebody is named twice or anything else is said: an answer that hedges is no answer.
     """
-    text = text[-MAX_TEXT:]
+    text = " ".join(text[-MAX_TEXT:].split())
     pairs = _ASSERTED.findall(text)
     said_more = _BETWEEN.sub("", _ASSERTED.sub("", text))
     return None if said_more or len({name for name, _ in pairs}) < len(pairs) else dict(pairs)

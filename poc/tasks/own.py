@@ -14,7 +14,7 @@ from typing import Any
 
 from poc.config import Data, nearest
 from poc.records import Example, InputError, Messages, Split, Verdict
-from poc.tasks.answers import MAX_TEXT, Reading, marked_answer, normalise, parse_number, read_number
+from poc.tasks.answers import MAX_TEXT, Reading, marked_answer, normalise, parse_number, read_number, says_something
 from poc.tasks.math import score_number
 from poc.tasks.rows import Row, columns_of, read_rows, show
 
@@ -84,7 +84,7 @@ def read(text: str) -> Reading:
     if number.answer is not None:
         return number
     marked, last = marked_answer(text)
-    return Reading(marked, last) if marked and normalise(marked) else Reading(None, False)
+    return Reading(marked, last) if marked and says_something(marked) else Reading(None, False)
 
 
 def _hide_hashes(text: str, gold: str) -> tuple[str, str]:

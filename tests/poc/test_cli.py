@@ -29,6 +29,26 @@ BAD = {
         ["train", "--set", "data.file=few.csv", "--set", "label_fraction=0.001", "--set", "reward={verifiable: 1}"],
         "label_fraction = 0.001: that is none of the",
     ),
+    "a switch to no label": (
+        [
+            "train",
+            "--set",
+            "reward={self_certainty: 1, verifiable: 1}",
+            "--set",
+            "label_fraction=0",
+            "--set",
+            "switch.step=1",
+        ],
+        "no training question keeps a label, but switch hands over to verifiable",
+    ),
+    "nothing but no label": (
+        ["train", "--set", "reward={verifiable: 1}", "--set", "label_fraction=0"],
+        "but the only reward is verifiable",
+    ),
+    "less than one label": (
+        ["train", "--set", "reward={random: 1, verifiable: 1}", "--set", "label_fraction=0.0005"],
+        "that is none of the 512 labelled",
+    ),
     "entailment without a model": (["train", "--set", "semantic.cluster=entailment"], "set semantic.judge to policy"),
     "no such judge": (["train", "--set", "semantic={cluster: entailment, judge: ./nli}"], "'./nli' is neither policy"),
     "thresholds crossed": (["pilot", "--set", "semantic={low: 0.9, high: 0.1}"], "crossed"),

@@ -48,6 +48,12 @@ WRONG = [  # kind, overrides, what the line must say
     (RunConfig, ["schedule={self_certainty: {over: 0}}"], "schedule.self_certainty.over = 0"),
     (RunConfig, ["reward={random: 0.0}", "schedule={random: {to: 0.0}}"], "all weights are 0"),
     (RunConfig, ["switch={}"], "this switch would never happen"),
+    (RunConfig, ["switch={step: 3, then: stop}", "reward={random: 1, verifiable: 1}"], "would never speak"),
+    (RunConfig, ["reward={random: 0.0}", "schedule={random: {shape: constant, to: 1.0}}"], "all weights are 0"),
+    (RunConfig, ["reward={random: 1.0}", "schedule={random: {to: 0.0, over: 1}}"], "all weights are 0"),
+    (RunConfig, ["reward={random: 1e9}"], "reward.random = '1e9'"),
+    (RunConfig, ["semantic={low: 3, high: 5, unit: nats}"], "semantic.low = 3 nats: groups of 8 have at most 2.08"),
+    (RunConfig, ["motivation.condition=score_only", "reward={format: 1}"], "add one of verifiable, knights_knaves"),
     (RunConfig, ["switch={entropy: 0.5}"], "no reward here uses labels: add verifiable, or set stop"),
     (RunConfig, ["switch={entropy: 0.5}", "reward={verifiable: 1}"], "add one, for example self_certainty"),
     (RunConfig, ["switch={step: 5, then: give_up}"], "switch.then = 'give_up'"),
@@ -169,6 +175,8 @@ def test_mixed_starts_take_the_first_arms_reward():
         load(PilotConfig, None, []).mixed([0.0, 1.5])
     with pytest.raises(ValueError, match="needs two"):
         load(PilotConfig, "rewards").mixed([0.0])
+    with pytest.raises(ValueError, match="twice"):
+        load(PilotConfig, None).mixed([0.1234567, 0.1234568])
     with pytest.raises(ValueError, match="twice"):
         load(PilotConfig, None).mixed([0.1, 0.1])
 

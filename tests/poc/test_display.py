@@ -6,7 +6,8 @@ from poc.records import StepRecord
 RECORD = StepRecord(
     step=3, reward=0.5, rewards={}, reward_std={}, zero_variance=0.0, entropy=0.25, logp=-0.3, self_certainty=2.0,
     length=12.0, truncated=0.75, accuracy=None, loss=0.0, grad_norm=0.0, clip_fraction=0.0, kl=0.0, learning_rate=1e-3,
-    tokens=300, timing={"rollout": 1.0, "update": 0.5},
+    tokens=300, timing={"rollout": 1.0, "update": 0.5}, weights={}, labelled=0.0, agreement=0.5, semantic_entropy=1.0,
+    dropped=None,
 )  # fmt: skip
 
 

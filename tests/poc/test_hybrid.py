@@ -84,7 +84,7 @@ def test_partial_labels_route_each_prompt_to_its_part(fraction):
     certainty = (1.0, 2.0, 4.0)
     groups = [group("7", (0, 0, 1), certainty), group(None, (0, 0, 1), certainty)]
     groups = {0.0: groups[1:] * 2, 0.5: groups, 1.0: groups[:1] * 2}[fraction]
-    parts, volume = reward_tables(rewards.select(config), MIX, groups, config)
+    parts, volume = reward_tables(rewards.select(config), MIX, groups, config, routed=True)
     total = advantages(parts, volume)
     checked = 0.5 * torch.tensor([2 / 3, -1 / 3, -1 / 3]).double() / (3**-0.5 + 1e-4)
     sure = torch.tensor([-4 / 3, -1 / 3, 5 / 3]).double() / (torch.tensor(certainty).double().std() + 1e-4)

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from poc import tasks
 from poc.objective import advantages
 from poc.records import Episode, Example, Group
 from poc.rewards import meanings, semantic
@@ -38,6 +39,7 @@ def test_shares_votes_and_entropy_by_hand():
     assert entropy(g.meanings) == pytest.approx(0.5 * math.log(2) + 0.5 * math.log(4))
     assert semantic.agreement(g) == 0.5
     assert majority_vote(meant(0, 0, 1, 1, 2)) == [1, 1, 1, 1, 0]  # no draw decides a tie
+    assert majority_vote(meant(0, 1, None, None)) == [0, 0, 0, 0]  # one vote is no majority, or format would be paid
 
 
 def test_without_an_answer_there_is_nothing_to_win():
@@ -114,11 +116,48 @@ def test_exact_knows_numbers_and_ignores_case():
         ("Jupiter", False),
         ("the largest", False),  # few words of a question may be its answer
         ("Jupiter is the largest of all planets of the solar system", False),
+        ("“Which; planet-of_the\u200bsolar system is ... the \\text{largest of all, and why}”", True),
+        ("well, which planet of the solar system is the largest of all, and why? is what I have been asked here", True),
+        ("of all, and why", False),  # a span may be asked for
     ],
 )
 def test_a_copy_of_the_question_is_no_answer(answer, copied):
     assert meanings.copies(answer, OWN.question) == copied
     assert (meanings.exact(group(answer, "Mars", example=OWN))[0] is None) == copied
+
+
+@pytest.mark.parametrize(
+    "answer, question, copied",
+    [
+        ("12*7", "Compute 12*7.", True),
+        ("12 * 7", "Compute 12*7.", True),
+        ("x^2=4", "Solve x^2=4 for x.", True),
+        ("84", "Compute 12*7.", False),
+        ("x=2", "Solve x^2=4 for x.", False),
+        ("2/3", "Which is larger, 1/2 or 2/3?", False),
+        ("01/05/2024", "Which day is meant by 01/05/2024?", False),
+        ("東京都の人口はどのくらいですか", "東京都の人口はどのくらいですか？", True),
+        ("約1400万人", "東京都の人口はどのくらいですか？", False),
+    ],
+)
+def test_a_formula_or_a_sentence_of_the_question_is_no_answer(answer, question, copied):
+    assert meanings.copies(answer, question) == copied
+
+
+BLANKS = [
+    "#", "#\u200b", "#\u2800", "#\u3164", "\\boxed{\\,}", "#{}", "#-", "#$", "#$$", "#%", "#()", "\\boxed{\\text{}}",
+    "<answer> </answer>", "#...", "\\boxed{\\quad}",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("blank", BLANKS)
+def test_blanks_are_no_answers(blank):
+    assert tasks.read(OWN, blank).answer is None
+
+
+@pytest.mark.parametrize("sign", ["<", "≤", "+", "\\infty", "\\boxed{\\pi}", "C", "東"])
+def test_one_sign_may_be_an_answer(sign):
+    assert tasks.read(OWN, sign if "boxed" in sign else f"#{sign}").answer
 
 
 def test_numbers_of_a_generated_question_are_no_copies():

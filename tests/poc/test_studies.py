@@ -9,6 +9,7 @@ from poc import cli, pilot
 from poc.config import PilotConfig, RunConfig
 from poc.configfile import load
 from poc.display import Watch
+from poc.models import load_policy
 
 SMALL = [
     "data.train=20", "data.holdout=4", "data.canary=2", "train.prompts_per_step=4", "train.group_size=4",
@@ -44,6 +45,56 @@ def test_a_switch_hands_over_to_the_labelled_prompts(run):
     assert [s["weights"]["trajectory_entropy"] for s in steps] == [1, 1, 0, 0]
     assert steps[0]["labelled"] < 1 == steps[2]["labelled"]
     assert steps[2]["rewards"]["trajectory_entropy"] is None and steps[2]["rewards"]["verifiable"] is not None
+
+
+def test_before_the_switch_labelled_prompts_learn_too(run):
+    mix = ["reward={trajectory_entropy: 1.0, verifiable: 1.0}", "label_fraction=1.0", "switch={step: 3}"]
+    _, steps, _ = run(*mix)
+    assert all(s["grad_norm"] > 0 and s["rewards"]["trajectory_entropy"] is not None for s in steps[:3])
+    assert steps[3]["rewards"]["trajectory_entropy"] is None
+
+
+def test_what_is_not_asked_is_not_dropped(run):
+    _, vote, _ = run("reward={majority_vote: 1.0}", "semantic.high=0.3")
+    _, labelled, _ = run("reward={semantic_entropy: 1.0, verifiable: 1.0}", "label_fraction=1.0", name="labelled")
+    assert all(s["dropped"] is None for s in (*vote, *labelled))
+
+
+def test_an_arm_that_cannot_run_leaves_the_others_whole(tmp_path, tiny_folder, capsys, monkeypatch):
+    told = "reward: {verifiable: 1}, motivation: {condition: full}"
+    arms = f"arms=[{{model: base, reward: {{random: 1}}}}, {{model: other, {told}}}]"
+    models = f"models={{base: {tiny_folder}, other: lab:base}}"
+    options = [f"--set={o}" for o in (models, arms, *SMALL, "train.steps=1")]
+    monkeypatch.setattr("sys.argv", ["poc", "pilot", "--out", str(tmp_path / "two"), *options])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    outcome = {p.parent.name: json.loads(p.read_text()) for p in (tmp_path / "two").rglob("outcome.json")}
+    assert ended.value.code == 1 and (tmp_path / "two/report.html").is_file()
+    assert outcome["base-random-seed0"]["status"] == "done"
+    assert "set prompt.format to plain" in outcome["other-verifiable-full-seed0"]["reason"]
+
+
+def test_all_arms_of_a_model_are_checked_before_one_trains(tmp_path, capsys, monkeypatch):
+    told = "reward: {verifiable: 1}, motivation: {condition: full}"
+    arms = f"arms=[{{model: base, reward: {{random: 1}}}}, {{model: base, {told}}}]"
+    (tmp_path / "kept").mkdir()
+    monkeypatch.setattr("sys.argv", ["poc", "pilot", "--out", str(tmp_path / "kept"), f"--set={arms}"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2 and "set prompt.format to plain" in capsys.readouterr().err
+    assert (tmp_path / "kept").is_dir() and not list((tmp_path / "kept").iterdir())  # it was there before
+
+
+def test_rules_are_told_where_they_are_scored(tmp_path):
+    options = ["model=lab:instruct", *SMALL, "reward={self_certainty: 1, verifiable: -3}", "label_fraction=0.5"]
+    job = pilot.Job(
+        tmp_path / "x", "toy", None, pilot.resolve(load(RunConfig, None, [*options, "motivation.condition=full"]))
+    )
+    policy = load_policy("lab:instruct", quantization="none", lora_rank=1, lora_alpha=1)
+    staged = pilot.stage(job, policy, pilot.prepare([job])[0])
+    prompts = {e.answer is None: policy.tokenizer.decode(staged.encode(e)) for e in staged.examples}
+    assert "Scoring Rules" in prompts[False] and "Scoring Rules" not in prompts[True]
+    assert "-3: the marked answer is right" in prompts[False]  # with the weight: what the mix really pays
 
 
 def test_partial_labels_are_counted_and_the_rest_is_never_scored(run):

@@ -60,9 +60,9 @@ def test_step_record_by_hand():
     config = pilot.resolve(load(RunConfig, None, ["reward={verifiable: 2.0}"]))
     advantage = torch.tensor([[0.7, -0.7], [0.0, 0.0]])
     update, timing = UpdateRecord(0.1, 2.0, 0.25, 0.0), {"rollout": 1.0}
-    record = step_record(3, groups, parts, volume, {"verifiable": 2.0}, advantage, config, update, timing)
+    record = step_record(3, groups, parts, volume, {"verifiable": 2.0}, advantage, config, False, update, timing)
     assert record.reward == 0.5 and record.rewards == {"verifiable": 0.25} and record.accuracy == 0.25
-    assert (record.agreement, record.dropped, record.labelled) == (0.75, 1.0, 1.0)  # all differ; all agree
+    assert (record.agreement, record.dropped, record.labelled) == (0.75, None, 1.0)  # semantic_entropy was not asked
     assert record.semantic_entropy == pytest.approx(math.log(2) / 2)
     assert record.reward_std["verifiable"] == pytest.approx(0.5**0.5 / 2)
     assert record.entropy == pytest.approx((3 * 0.5 + 1.5 + 4 * 0.1) / 8)  # every token counts alike
