@@ -52,7 +52,7 @@ compares with a random reward, a coin: read a cosine as a likeness only where it
 </html>
 """)
 SECTION = Markup('<h2>{title}</h2>\n<div class="charts"><figure>{rank}</figure><figure>{cosine}</figure></div>\n')
-HEADER = ("pair", f"{RANK} (min to max)", "groups", f"{COSINE} (min to max)")
+HEADER = ("pair", f"{RANK}, mean (min to max of steps)", "groups", f"{COSINE}, mean (min to max of steps)")
 
 
 def show(folder: Path) -> None:

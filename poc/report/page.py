@@ -100,9 +100,13 @@ def _mixed_facts(group: Group) -> list[str]:
     for arm in (j.arm for j in group.arms if j.arm.curve):
         right, entropy = words.percent(arm.curve[0][1].value), words.number(arm.metric("entropy", 0))
         found.setdefault(figures.share_name(arm), f"{right} and {entropy} at {figures.share_name(arm)}")
-    lead = f"m is the share of {mixture(group.first).second} in the start's weights"
+    asked = group.first.first.environment.get("model")
+    form = str(asked.get("prompt_format")) if isinstance(asked, dict) else "one"
+    mix = mixture(group.first)
+    lead = f"m is the share of {mix.second} in the start's weights; all are asked in {mix.first}'s format ({form}), "
+    lead += "so towards m = 1 a low accuracy may be the format's"
     before = "right answers and entropy (nats per token) before training: " + ", ".join(list(found.values())[:24])
-    return [clip(lead, 160), *([before] if found else [])]
+    return [clip(lead, 300), *([before] if found else [])]
 
 
 def _study(study: LabelStudy, group: Group, key: str) -> dict:
