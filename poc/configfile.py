@@ -99,6 +99,8 @@ def _one_line(kind: type[Section], error: ValidationError, where: str) -> str:
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if kind is RunConfig and key in ("models", "arms", "seeds"):
         return f"config {where}: key {key!r} belongs to a pilot: run it with poc pilot"
+    if first["type"] == "extra_forbidden" and ":" in key:
+        return f"config {where}: unknown key {key!r}: a colon needs a space after it, {key.replace(':', ': ')!r}{more}"
     if first["type"] == "extra_forbidden":
         return (
             f"config {where}: unknown key {key!r}{nearest(str(first['loc'][-1]), _keys(kind, first['loc'][:-1]))}{more}"
@@ -110,10 +112,15 @@ def _one_line(kind: type[Section], error: ValidationError, where: str) -> str:
 
 
 def _keys(kind: type[Section], location: tuple) -> list[str]:
-    """The valid keys of the section at `location`."""
+    """The valid keys of the section at `location`; a place in a list or a name in a mapping leads to no other."""
     for part in location:
-        if isinstance(part, int):
-            continue
-        annotation = kind.model_fields[part].annotation
-        kind = annotation if isinstance(annotation, type) else next(iter(annotation.__args__))
+        if part in kind.model_fields:
+            kind = _section(kind.model_fields[part].annotation) or kind
     return list(kind.model_fields)
+
+
+def _section(annotation) -> type[Section] | None:
+    """The Section in `Section`, `Section | None`, `list[Section]` or `dict[str, Section]`."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    return next(filter(None, map(_section, getattr(annotation, "__args__", ()))), None)
