@@ -13,6 +13,7 @@ pilot: $(STAMP)
 # Every reward on the same questions, about an hour; its table goes to the end of LOG.md.
 rewards: $(STAMP)
 	$(POC) pilot rewards --out runs/rewards $(ARGS)
+	printf '\n## %s Every reward on the same questions\n\n' "$$(date +%F)" >> LOG.md
 	$(POC) report runs/rewards --table >> LOG.md
 
 # Real models that install as packages: wheel:gemma3-270m and wheel:smollm2-135m-instruct.
