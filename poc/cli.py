@@ -144,9 +144,10 @@ def _new_folder(kind: str) -> Path:
 
 def _remove(folder: Path, existed: bool) -> None:
     """What this command put there; the folder itself only if it made it."""
-    shutil.rmtree(folder)
-    if existed:
-        folder.mkdir()
+    for child in folder.iterdir():
+        shutil.rmtree(child) if child.is_dir() else child.unlink()
+    if not existed:
+        folder.rmdir()
 
 
 def _mixed(config, mix: str):

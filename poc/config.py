@@ -150,6 +150,8 @@ class Semantic(Section):
                 "cluster: entailment needs a judge: set semantic.judge to policy, or to an NLI model (a Hub id or a "
                 "local folder)"
             )
+        if self.high is not None and self.high <= 0:
+            raise ValueError(f"high = {self.high:g}: entropy is never below that: no prompt would be kept")
         if self.judge and self.cluster != "entailment":
             raise ValueError(f"judge: {self.judge!r} is used by cluster: entailment only; set that or leave it out")
         return self
@@ -269,12 +271,20 @@ class RunConfig(_Common, Mix):
         if "knights_knaves" in self.reward and (self.data.own or self.data.domain != "logic"):
             raise ValueError("reward knights_knaves is for Knights and Knaves: set data.domain to logic")
         told = NEED_LABELS if self.motivation.condition == "score_only" else RULE_BASED
-        if self.motivation.condition != "none" and not any(name in told for name in self.reward):
+        if self.motivation.condition != "none" and (self.switch or any(name in RULE_BASED for name in self.schedule)):
+            raise ValueError(
+                "motivation: the rules in the prompt cannot follow a switch or a schedule of what they pay"
+            )
+        if self.motivation.condition != "none" and not self._ever(lambda name: name in told):
             raise ValueError(
                 f"motivation.condition = {self.motivation.condition!r}: no reward here has rules to write into the "
                 f"prompt: add one of {', '.join(told)}"
             )
-        if self.semantic.unit == "nats" and (self.semantic.low or 0) >= math.log(self.train.group_size):
+        if (
+            "semantic_entropy" in self.reward
+            and self.semantic.unit == "nats"
+            and (self.semantic.low or 0) >= math.log(self.train.group_size)
+        ):
             raise ValueError(
                 f"semantic.low = {self.semantic.low:g} nats: groups of {self.train.group_size} have at most "
                 f"{math.log(self.train.group_size):.2f}: no prompt would be kept"

@@ -138,13 +138,14 @@ def run(
         same = [job for job in jobs if job.config.model == source]
         try:
             states += _run_model(same, data, watch, interrupted, observer)
-        except InputError as error:  # found with the tokenizer or the weights only
+        except InputError as error:  # found with the weights only
             if not watch.done:
                 raise
             states += [_refuse(job, error, watch) for job in same]
-        if states[-1] == "interrupted":
+        if interrupted():
             break
-    return next((state for state in ("interrupted", "failed") if state in states), "done")
+    cut = interrupted() and len(states) < len(jobs)
+    return "interrupted" if cut or "interrupted" in states else "failed" if "failed" in states else "done"
 
 
 def _run_model(jobs: list[Job], data: dict[int, Data], watch: Watch, interrupted, observer) -> Iterator[str]:
@@ -157,15 +158,29 @@ def _run_model(jobs: list[Job], data: dict[int, Data], watch: Watch, interrupted
         config.model, quantization=config.quantization, lora_rank=config.lora.rank, lora_alpha=config.lora.alpha
     )
     start: dict[tuple, dict] = {}  # way of asking -> evaluation of the start model
-    for staged in [stage(job, policy, data[job.config.train.seed]) for job in jobs]:
-        yield _run_job(staged, policy, watch, interrupted, observer, start)
+    for staged in [_stage_or_refuse(job, policy, data[job.config.train.seed], watch) for job in jobs]:
+        yield _run_job(staged, policy, watch, interrupted, observer, start) if staged else "failed"
         if interrupted():
             return
 
 
+def _stage_or_refuse(job: Job, policy, data: Data, watch: Watch) -> "Staged | None":
+    """The staged job; None for one that cannot run beside others that have; before any has, that is an InputError."""
+    try:
+        return stage(job, policy, data)
+    except InputError as error:
+        if not watch.done:
+            raise
+        _refuse(job, error, watch)
+        return None
+
+
 def _refuse(job: Job, error: InputError, watch: Watch) -> str:
     """An arm that cannot run beside others that did: its folder says why."""
-    runfolder.RunFolder(job.folder, job.config).log_outcome("failed", 0.0, str(error))
+    folder = runfolder.RunFolder(job.folder, job.config)
+    seed = job.config.train.seed
+    folder.log_environment(arm=job.name.removesuffix(f"-seed{seed}"), role=job.role, seed=seed)
+    folder.log_outcome("failed", 0.0, str(error))
     watch.say(f"{job.name} cannot run: {error}")
     return "failed"
 
@@ -195,13 +210,20 @@ def stage(job: Job, policy, data: Data) -> Staged:
     views = _views(data, encode, told if config.motivation.evaluate else None)
     labels = sum(example.answer is not None for example in examples) if config.needs_labels else 0
     facts = _facts(job, policy, data, prompt | {"motivation": text}, labels)
-    train_encode = told if config.label_fraction is None else _by_label(told, encode)
+    train_encode = told if config.label_fraction is None else _told_by_label(job, policy)
     return Staged(job, examples, train_encode, clustering(config, policy), views, text, facts)
 
 
-def _by_label(told, encode):
-    """With partial labels the rules stand where they are scored: in the labelled prompts."""
-    return lambda example: encode(example) if example.answer is None else told(example)
+def _told_by_label(job: Job, policy) -> Callable[[Example], list[int]]:
+    """With partial labels each prompt is told the rules that score it."""
+    rules = rewards.rules_of(job.config)
+    ways = {}
+    for labelled in (True, False):
+        mine = [reward for reward in rules if (reward.name in NEED_LABELS) == labelled]
+        if job.config.motivation.condition == "score_only" and not labelled:
+            mine = []  # without a label there is a format at most
+        ways[labelled], _ = prompt_encoder(job, policy, motivation(mine, job.config.motivation.condition))
+    return lambda example: ways[example.answer is not None](example)
 
 
 def _run_job(staged: Staged, policy, watch: Watch, interrupted, observer, start: dict) -> str:
@@ -280,7 +302,7 @@ def _outcome(folder: runfolder.RunFolder, name: str, watch: Watch) -> Iterator[d
     began, state = time.perf_counter(), {"status": "failed", "reason": None}
     try:
         yield state
-    except RunError as error:
+    except (RunError, InputError) as error:
         state["reason"] = str(error)
         watch.say(f"{name} failed: {error}")
     except BaseException as error:

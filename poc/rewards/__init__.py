@@ -38,7 +38,10 @@ def select(config: RunConfig) -> dict[str, Reward]:
 def rules_of(config: RunConfig) -> list[RuleReward]:
     """Those among them that can be written out as rules, with the values they have in the mix: weight times value."""
     return [
-        replace(reward, rules=tuple(replace(rule, value=config.reward[name] * rule.value) for rule in reward.rules))
+        replace(
+            reward,
+            rules=tuple(replace(rule, value=round(config.reward[name] * rule.value, 9)) for rule in reward.rules),
+        )
         for name, reward in select(config).items()
         if isinstance(reward, RuleReward)
     ]

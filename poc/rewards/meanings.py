@@ -23,12 +23,23 @@ from poc.tasks.answers import normalise, parse_number, says_something, spell
 Labels = Sequence[int | None]
 Clustering = Callable[[Group], Labels]
 
-COPIED = 0.8  # ROUGE-L precision of an answer against its question from which on it is a copy (EMPO's code)
-LONG_COPY = 12  # words; a shorter answer is a copy only if it has half the question's words: options repeat a few
+COPIED = 2 / 3  # of the question's words, from which on an answer that adds none of its own is a copy
 LOOKED_AT = 2_000  # characters
+ASIDE = 8  # words beside a sum in a question that asks for nothing but its value
 WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W_]+")  # letters and digits; CJK by character
-FORMULA = re.compile(r"[*+^=/]")
-FRACTION_OR_DATE = re.compile(r"[0-9]+(?:/[0-9]+)+")
+SUM = re.compile(r"[-0-9.+*/^!()√]*[0-9)!][-+*/^!√][-0-9.+*/^!()√]*|√[0-9.()]+")
+PLAIN = {
+    "\\times": "*",
+    "\\cdot": "*",
+    "×": "*",
+    "·": "*",
+    "\\div": "/",
+    "÷": "/",
+    "−": "-",
+    "\\sqrt": "√",
+    "{": "(",
+    "}": ")",
+}
 
 
 def with_meanings(group: Group, cluster: Clustering) -> Group:
@@ -72,25 +83,33 @@ def answers(group: Group, unmarked: bool = False) -> list[str | None]:
 
 
 def copies(answer: str, question: str) -> bool:
-    """Whether `answer` repeats `question`: it is made of the question's words, or holds them all, in their order.
+    """Whether `answer` repeats `question`: two thirds of its words in their order and none beside them.
 
-    A formula of the question is no answer to it either. A short span of a question is not a copy of it: one may be
-    asked for a span of a text, or for one of several options.
+    A sum that the question asks for the value of is no answer either. A span of a question is not a copy of it (texts
+    are asked about, options are listed), nor is a sentence that says something new.
     """
     said, asked = _words(answer), _words(question)
-    if _repeats_formula(answer, question):
+    if _repeats_sum(answer, question):
         return True
-    if len(said) < min(LONG_COPY, max(4, len(asked) / 2)):
-        return bool(said) and said == asked
-    common = _common(said, asked)
-    whole = common > COPIED * len(asked) and len(said) <= 2 * len(asked)
-    return whole or common > COPIED * len(said)
+    news = set(said) - set(asked) or all(word.isdigit() for word in said)
+    return not news and _common(said, asked) == len(said) > COPIED * len(asked)
 
 
-def _repeats_formula(answer: str, question: str) -> bool:
-    compact = "".join(answer.split())
-    is_formula = FORMULA.search(compact) and not FRACTION_OR_DATE.fullmatch(compact) and len(compact) > 2
-    return bool(is_formula) and compact.strip("$.") in "".join(question.split())
+def _repeats_sum(answer: str, question: str) -> bool:
+    said, asked = _plain(answer).rstrip("=.?"), _plain(question)
+    said = said[1:-1] if said.startswith("(") and said.endswith(")") else said
+    if not SUM.fullmatch(said) or said not in asked or parse_number(said) is not None:
+        return False
+    aside = asked.replace(said, " ")
+    return not any(char.isdigit() for char in aside) and len(WORD.findall(question)) <= ASIDE + len(
+        WORD.findall(answer)
+    )
+
+
+def _plain(text: str) -> str:
+    for sign, plain in PLAIN.items():
+        text = text.replace(sign, plain)
+    return re.sub(r"[\s$]|\\[()]", "", text)
 
 
 def _given(episode: Episode, unmarked: bool) -> str | None:
@@ -105,7 +124,7 @@ def _spelled(answer: str) -> str:
 
 def _words(text: str) -> list[str]:
     shown = unicodedata.normalize("NFKC", text[-LOOKED_AT:]).replace("\\text", " ")
-    return WORD.findall("".join(char for char in shown if unicodedata.category(char) != "Cf").casefold())
+    return WORD.findall("".join(" " if unicodedata.category(char) == "Cf" else char for char in shown).casefold())
 
 
 def _common(a: Sequence[str], b: Sequence[str]) -> int:

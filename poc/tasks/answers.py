@@ -18,9 +18,11 @@ MAX_COMPOSED = 1_000  # characters up to which accents are composed: that takes 
 
 _NUMBER = re.compile(r"(?<![A-Za-z0-9_.,])[-−]?(?:[0-9]+(?:,[0-9]+)*(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _PLAIN = re.compile(r"[+-]?(?:(?:[0-9]+|[0-9]{1,3}(?:,[0-9]{2,3})*,[0-9]{3})\.?[0-9]*|\.[0-9]+)")
-_SPACING = re.compile(r"\\(?:text[a-z]*|math[a-z]+|q?quad|[^A-Za-z])")  # LaTeX that shows nothing by itself
-_FILLERS = "\u115f\u1160\u3164\uffa0"  # letters to Unicode, blank to the eye
-_SIGNS = "<>=+*\u00b1\u00d7\u00f7\u2260\u2264\u2265\u221a\u221e\u2205"
+_SPACING = re.compile(  # LaTeX and HTML that show nothing by themselves
+    r"\\[hv]?phantom\*?\{[^{}]*\}|\\[hv]space\*?\{[^{}]*\}|\\(?:begin|end)\{[^{}]*\}|&[a-z]{2,8};|</?[a-z]{1,10} ?/?>"
+    r"|\\(?:text[a-z]*|math[a-z]+|q?quad|[a-z]*space|hfill|displaystyle|[lc]?dots|d?frac|[^A-Za-z])"
+)
+_FILLERS = "\u115f\u1160\u3164\uffa0\u2800\u0640"  # letters or signs to Unicode, blank to the eye
 _WRAPPER = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\{([^{}]*)\}")
 
 
@@ -79,8 +81,9 @@ def parse_number(text: str) -> Decimal | None:
 
 
 def says_something(text: str) -> bool:
-    """Whether there is a letter, a digit or a sign that may be an answer; blanks, brackets and dashes are none."""
-    return any((char.isalnum() and char not in _FILLERS) or char in _SIGNS for char in _SPACING.sub("", text))
+    """Whether there is a letter, a digit or a sign that may be an answer, a lone minus too; brackets are none."""
+    shown = "".join(char for char in _SPACING.sub("", text) if char not in _FILLERS).strip()
+    return shown == "-" or any(char.isalnum() or unicodedata.category(char) in ("Sm", "So") for char in shown)
 
 
 def read_number(text: str) -> Reading:

@@ -86,15 +86,53 @@ def test_all_arms_of_a_model_are_checked_before_one_trains(tmp_path, capsys, mon
 
 
 def test_rules_are_told_where_they_are_scored(tmp_path):
-    options = ["model=lab:instruct", *SMALL, "reward={self_certainty: 1, verifiable: -3}", "label_fraction=0.5"]
+    options = ["model=lab:instruct", *SMALL, "reward={format: 1, verifiable: -3}", "label_fraction=0.5"]
     job = pilot.Job(
         tmp_path / "x", "toy", None, pilot.resolve(load(RunConfig, None, [*options, "motivation.condition=full"]))
     )
     policy = load_policy("lab:instruct", quantization="none", lora_rank=1, lora_alpha=1)
     staged = pilot.stage(job, policy, pilot.prepare([job])[0])
     prompts = {e.answer is None: policy.tokenizer.decode(staged.encode(e)) for e in staged.examples}
-    assert "Scoring Rules" in prompts[False] and "Scoring Rules" not in prompts[True]
+    assert "answer" in prompts[False] and "format +1" not in prompts[False]
+    assert "format +1" in prompts[True] and "is right" not in prompts[True]
     assert "-3: the marked answer is right" in prompts[False]  # with the weight: what the mix really pays
+
+
+def test_one_bad_arm_spares_its_model_too(tmp_path, tiny_folder, monkeypatch, capsys):
+    told = "reward: {verifiable: 1}, motivation: {condition: full}"
+    arms = (
+        f"arms=[{{model: one, reward: {{random: 1}}}}, {{model: two, reward: {{random: 1}}}}, {{model: two, {told}}}]"
+    )
+    options = [f"--set={o}" for o in (f"models={{one: {tiny_folder}, two: lab:base}}", arms, *SMALL, "train.steps=1")]
+    monkeypatch.setattr("sys.argv", ["poc", "pilot", "--out", str(tmp_path / "p"), *options])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    status = {p.parent.name: json.loads(p.read_text())["status"] for p in (tmp_path / "p").rglob("outcome.json")}
+    assert ended.value.code == 1
+    assert status == {"one-random-seed0": "done", "two-random-seed0": "done", "two-verifiable-full-seed0": "failed"}
+
+
+def test_a_stop_between_two_arms_is_an_interruption(tmp_path, tiny_folder):
+    arms = "arms=[{model: base, reward: {random: 1}}, {model: base, reward: {verifiable: 1}}]"
+    config = load(PilotConfig, None, [f"models={{base: {tiny_folder}}}", arms, *SMALL, "train.steps=1"])
+    jobs, watch = pilot.jobs_of(config, tmp_path / "p"), Watch(2, live=False)
+    ended = lambda: (tmp_path / "p/arms/base-random-seed0/outcome.json").is_file()  # noqa: E731 (Ctrl-C after the first)
+    assert pilot.run(jobs, pilot.prepare(jobs), watch, ended) == "interrupted"
+    assert not (tmp_path / "p/arms/base-verifiable-seed0").exists()
+
+
+def test_an_error_of_input_in_the_middle_fails_its_arm_only(tmp_path, tiny_folder, monkeypatch):
+    arms = "arms=[{model: base, reward: {random: 1}}, {model: base, reward: {verifiable: 1}}]"
+    config = load(PilotConfig, None, [f"models={{base: {tiny_folder}}}", arms, *SMALL, "train.steps=1"])
+    jobs = pilot.jobs_of(config, tmp_path / "p")
+
+    def broken(group):
+        raise pilot.InputError("math-verify is not installed")
+
+    monkeypatch.setitem(pilot.rewards.REWARDS, "random", broken)
+    assert pilot.run(jobs, pilot.prepare(jobs), Watch(2, live=False), lambda: False) == "failed"
+    outcome = [json.loads((job.folder / "outcome.json").read_text()) for job in jobs]
+    assert [o["status"] for o in outcome] == ["failed", "done"] and "math-verify" in outcome[0]["reason"]
 
 
 def test_partial_labels_are_counted_and_the_rest_is_never_scored(run):
