@@ -1,6 +1,8 @@
 """Rewards against hand-worked numbers."""
 
 import math
+from dataclasses import replace
+from random import Random
 
 import pytest
 import torch
@@ -75,3 +77,20 @@ def test_internal_rewards_equal_their_definitions_in_float64(seed, tokens, vocab
     wanted = certainty.mean(), -entropy.mean(), logp.mean()
     rewarded = rewards.self_certainty(g), rewards.token_entropy(g), rewards.trajectory_entropy(g)
     assert [r[0] for r in rewarded] == pytest.approx([w.item() for w in wanted], rel=1e-9, abs=1e-9)
+
+
+@given(st.permutations(range(5)), st.integers(0, 10**6))
+def test_permuting_a_group_permutes_every_reward_but_the_coin(order, seed):
+    random = Random(seed)
+    episodes = [
+        replace(episode((-random.random(),), (random.random(),), (random.random(),), random.choice(["correct", "wrong"])),  # noqa: E501
+                formatted=random.random() < 0.5, text=random.choice(["#Ann knight, Bob knave", "#", "Ann"]))
+        for _ in range(5)
+    ]  # fmt: skip
+    labels = [random.choice([0, 1, None]) for _ in episodes]
+    example = Example("q1", "Ann: no. Bob: yes.", "Ann knight, Bob knave", "logic")
+    one = Group(example, (1,), tuple(episodes), meanings=tuple(labels))
+    other = Group(example, (1,), tuple(episodes[i] for i in order), meanings=tuple(labels[i] for i in order))
+    for name in rewards.REWARDS.keys() - {"random"}:
+        values = rewards.apply(name, rewards.REWARDS[name], one)
+        assert rewards.apply(name, rewards.REWARDS[name], other) == [values[i] for i in order]
