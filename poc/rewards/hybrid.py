@@ -1,7 +1,7 @@
 """Which parts of a reward mix speak, for which prompts, and how loud: schedules, a switch, partial labels.
 
     schedule         w(s) = w_0 + (w_1 - w_0) f(min(1, (s - 1) / (n - 1))),  f(x) = 0, x or (1 - cos(pi x)) / 2
-    partial labels   prompts with a label get the parts that need one, the others get the rest
+    partial labels   prompts with a label get the parts that need one, the others get the rest (before a switch, all do)
     switch           parts without labels until the policy is sure of itself or a step is reached; from then on only the
                      parts that need labels ("verifiable"), or nothing ("stop")
 

@@ -141,6 +141,3 @@ _LAYOUTS = {
         ),
     ),
 }
-
-KNIGHTS_TAGS = knights_knaves("tags")
-KNIGHTS_MARK = knights_knaves("mark")

@@ -25,6 +25,7 @@ Clustering = Callable[[Group], Labels]
 
 COPIED = 2 / 3  # of the question's words, from which on an answer that adds none of its own is a copy
 LOOKED_AT = 2_000  # characters
+LONGEST_SUM = 100  # characters: the pattern takes quadratic time
 ASIDE = 8  # words beside a sum in a question that asks for nothing but its value
 WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W_]+")  # letters and digits; CJK by character
 SUM = re.compile(r"[-0-9.+*/^!()√]*[0-9)!][-+*/^!√][-0-9.+*/^!()√]*|√[0-9.()]+")
@@ -98,7 +99,7 @@ def copies(answer: str, question: str) -> bool:
 def _repeats_sum(answer: str, question: str) -> bool:
     said, asked = _plain(answer).rstrip("=.?"), _plain(question)
     said = said[1:-1] if said.startswith("(") and said.endswith(")") else said
-    if not SUM.fullmatch(said) or said not in asked or parse_number(said) is not None:
+    if len(said) > LONGEST_SUM or said not in asked or not SUM.fullmatch(said) or parse_number(said) is not None:
         return False
     aside = asked.replace(said, " ")
     return not any(char.isdigit() for char in aside) and len(WORD.findall(question)) <= ASIDE + len(

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poc.records import Episode, Example, Group
-from poc.rewards.knights import KNIGHTS_MARK, KNIGHTS_TAGS, knights_knaves
+from poc.rewards.knights import knights_knaves
 from poc.tasks import logic
 
+KNIGHTS_TAGS, KNIGHTS_MARK = knights_knaves("tags"), knights_knaves("mark")
 PUBLIC = Path(__file__).parents[3] / "shared" / "data" / "kk_3_people_test.parquet"
 GOLD = "(1) Zoey is a knight\n(2) Oliver is a knave"
 BEST, WRONG, UNREADABLE, BAD_FORMAT = 3.0, -0.5, -1.0, -3.0

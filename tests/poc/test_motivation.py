@@ -11,10 +11,11 @@ from poc.lab.tokenizer import CHARACTERS
 from poc.motivation import motivation
 from poc.records import Episode, Example, Group, InputError, Verdict
 from poc.rewards.internal import self_certainty
-from poc.rewards.knights import KNIGHTS_MARK, KNIGHTS_TAGS
+from poc.rewards.knights import knights_knaves
 from poc.rewards.rules import Rule, RuleReward
 from poc.rewards.verifiable import format_reward, verifiable
 
+KNIGHTS_TAGS, KNIGHTS_MARK = knights_knaves("tags"), knights_knaves("mark")
 REWARDS = {"tags": KNIGHTS_TAGS, "mark": KNIGHTS_MARK, "verifiable": verifiable, "format": format_reward}
 each_reward = pytest.mark.parametrize("reward", REWARDS.values(), ids=REWARDS)
 LINE = re.compile(r"(answer|format) (0|[+-][0-9.]+(?:e[+-][0-9]+)?): (.+)")

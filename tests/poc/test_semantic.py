@@ -1,6 +1,7 @@
 """Agreement rewards: hand-worked groups, invariances, thresholds, and what counts as an answer."""
 
 import math
+import time
 from dataclasses import replace
 
 import pytest
@@ -165,6 +166,13 @@ def test_a_copy_of_the_question_is_no_answer(answer, copied):
 )
 def test_a_formula_or_a_sentence_of_the_question_is_no_answer(answer, question, copied):
     assert meanings.copies(answer, question) == copied
+
+
+def test_a_hostile_sum_takes_no_time():
+    endless = "1+" * 100_000
+    began = time.monotonic()
+    assert not meanings.copies(endless + "x", f"What is {endless}x?")
+    assert time.monotonic() - began < 20  # linear: well under a second; the bare pattern: minutes
 
 
 BLANKS = [
