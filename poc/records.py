@@ -9,6 +9,7 @@ from typing import Literal
 
 Messages = tuple[dict[str, str], ...]  # ({"role": "user", "content": "..."}, ...)
 Split = Literal["train", "holdout", "canary"]
+Status = Literal["correct", "wrong", "unparsable", "timeout", "error"]
 
 
 class InputError(ValueError):
@@ -17,13 +18,18 @@ class InputError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One question. `answer` is the gold: hidden from every label-free reward, None where nobody knows it."""
+    """One question. `answer` is the gold: hidden from every label-free reward, None where nobody knows it.
+
+    `check`: what the verifier needs beside the gold, as JSON (code: the hidden tests; science: the tolerance), or "".
+    It is as hidden as the gold.
+    """
 
     id: str
     question: str | Messages
     answer: str | None
     domain: str
     level: int = 0
+    check: str = ""
 
     @property
     def text(self) -> str:
@@ -39,9 +45,10 @@ class Verdict:
 
     `status` judges the marked answer; `formatted`: the answer is marked, parsable and last; `correct_anyhow`: right
     regardless of format (the last answer-like thing in the text equals the gold). `answer` is what was read, or None.
+    timeout: judging it took too long, which is the completion's fault; error: the verifier failed, which is not.
     """
 
-    status: Literal["correct", "wrong", "unparsable"]
+    status: Status
     formatted: bool
     correct_anyhow: bool
     answer: str | None = None

@@ -1,4 +1,4 @@
-"""What the lab models learn from: two-digit sums and Knights and Knaves with 2 or 3 people, train split only.
+"""What the lab models learn from: level 0 of all six domains and Knights and Knaves with 3 people, train split only.
 
 Base text is the bare question and a worked solution; instruct text is the same in the chat template, after the
 instruction. Hold-out and canary questions never occur, so that a gain on them is not memory.
@@ -13,17 +13,20 @@ from torch import Tensor
 from poc.tasks import DOMAINS, split_of
 
 LOGIC_FIRST = {("logic", 0): 0.5, ("logic", 1): 0.5}
-ALL = {("math", 0): 0.65, ("logic", 0): 0.15, ("logic", 1): 0.2}
-INSTRUCT = {("math", 0): 0.4, ("logic", 0): 0.25, ("logic", 1): 0.35}
+TWO = {("math", 0): 0.65, ("logic", 0): 0.15, ("logic", 1): 0.2}
+SIX = {
+    ("math", 0): 0.15, ("code", 0): 0.15, ("science", 0): 0.2, ("logic", 0): 0.1, ("logic", 1): 0.1,
+    ("simulation", 0): 0.15, ("table", 0): 0.15,
+}  # fmt: skip
 Text = tuple[str, str]  # prompt, completion
 
 
-def base_text(domain: str, question: str, worked: str) -> Text:
+def base_text(domain: str, level: int, question: str, worked: str) -> Text:
     return f"{question}\n", f"{worked}<eos>"
 
 
-def instruct_text(domain: str, question: str, worked: str) -> Text:
-    return f"<system>{DOMAINS[domain].INSTRUCTION}<user>{question}<assistant>", f"{worked}<eos>"
+def instruct_text(domain: str, level: int, question: str, worked: str) -> Text:
+    return f"<system>{DOMAINS[domain].instruction(level)}<user>{question}<assistant>", f"{worked}<eos>"
 
 
 def draw(rng: Random, mix: dict[tuple[str, int], float], render: Callable[..., Text]) -> Text:
@@ -32,7 +35,7 @@ def draw(rng: Random, mix: dict[tuple[str, int], float], render: Callable[..., T
     while True:
         problem = DOMAINS[domain].make(rng, level)
         if split_of(problem.key) == "train":
-            return render(domain, problem.question, problem.worked)
+            return render(domain, level, problem.question, problem.worked)
 
 
 def batches(tokenizer, render: Callable[..., Text], mix, rng: Random, size: int) -> Iterator[tuple[Tensor, Tensor]]:

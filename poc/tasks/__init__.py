@@ -7,13 +7,15 @@ seed, count or order can put one question, or a renamed copy of it, into two spl
 import hashlib
 import json
 from collections.abc import Iterable
+from importlib import import_module
+from random import Random
 
-from poc.config import Data
+from poc.config import DOMAIN_LEVELS, Data
 from poc.records import Example, InputError, Split, Verdict
-from poc.tasks import logic, math, own
+from poc.tasks import own
 from poc.tasks.answers import Reading
 
-DOMAINS = {"math": math, "logic": logic}
+DOMAINS = {name: import_module(f"poc.tasks.{name}") for name in DOMAIN_LEVELS}  # each is cheap to import
 PATIENCE = 5000  # draws without a new question before a split is called exhausted
 MEASURING_SEED = 0  # hold-out and canary: every arm and every seed is measured on the same questions
 
@@ -59,7 +61,7 @@ def read(example: Example, text: str) -> Reading:
 
 def fingerprint(examples: Iterable[Example]) -> str:
     """sha256 (hex) of the questions and gold answers in their order: equal for equal data, whatever the ids."""
-    rows = [[example.question, example.answer] for example in examples]
+    rows = [[e.question, e.answer, *([e.check] if e.check else [])] for e in examples]
     return hashlib.sha256(json.dumps(rows, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
@@ -67,6 +69,13 @@ def split_of(key: str) -> Split:
     """2/16 of all questions are canary, 4/16 hold-out, 10/16 train."""
     bucket = hashlib.sha256(key.encode()).digest()[0] % 16
     return "canary" if bucket < 2 else "holdout" if bucket < 6 else "train"
+
+
+def draw(domain: str, seed: int, index: int, level: int) -> tuple[Example, str]:
+    """The `index`-th example of stream `seed`, and the key by which it is assigned to a split."""
+    problem = DOMAINS[domain].make(Random(f"{domain}/{seed}/{level}/{index}"), level)
+    name = f"{domain}-{level}-{seed}-{index}"
+    return Example(name, problem.question, problem.answer, domain, level, problem.check), problem.key
 
 
 def generate(domain: str, level: int, split: Split, count: int, seed: int) -> list[Example]:
@@ -77,7 +86,7 @@ def generate(domain: str, level: int, split: Split, count: int, seed: int) -> li
     found: dict[str, Example] = {}
     index = last = 0
     while len(found) < count and index - last < PATIENCE:
-        example, key = DOMAINS[domain].generate(seed, index, level)
+        example, key = draw(domain, seed, index, level)
         if split_of(key) == split and example.question not in found:
             found[example.question], last = example, index
         index += 1

@@ -8,16 +8,18 @@ until both agree: "tt:lt- tl:tl+ #Ann knight, Bob knave".
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
 from itertools import product
 from random import Random
 
+from poc.config import DOMAIN_LEVELS
 from poc.records import Example, Verdict
 from poc.tasks.answers import MAX_TEXT, Reading, marked_answer
+from poc.tasks.problem import Problem
 
 NAME = "logic"
-LEVELS = range(7)
+LEVELS = range(DOMAIN_LEVELS[NAME])
 NAMES = ("Ann", "Bob", "Cid", "Dee", "Eve", "Fay", "Gus", "Hal")
+CLUSTER = "exact"  # how semantic_entropy compares its answers (poc.config.Semantic)
 INSTRUCTION = "Knights tell the truth, knaves lie. Who is what? End like this: #Ann knight, Bob knave"
 TAGS_INSTRUCTION = (
     "Knights tell the truth, knaves lie. Who is what? First reason between <think> and </think>, then give the answer "
@@ -48,17 +50,7 @@ PHRASES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Puzzle:
-    """One puzzle; `key` is its structure, people numbered: equal for puzzles that differ in the names alone."""
-
-    question: str
-    answer: str
-    worked: str
-    key: str
-
-
-def make(rng: Random, level: int) -> Puzzle:
+def make(rng: Random, level: int) -> Problem:
     """Draw a puzzle of `level` + 2 people that has exactly one solution."""
     n = level + 2
     while True:
@@ -68,15 +60,19 @@ def make(rng: Random, level: int) -> Puzzle:
             return _puzzle(statements, found[0], rng.sample(NAMES, n))
 
 
-def generate(seed: int, index: int, level: int) -> tuple[Example, str]:
-    """The `index`-th example of stream `seed`, and the key by which it is assigned to a split."""
-    puzzle = make(Random(f"logic/{seed}/{level}/{index}"), level)
-    return Example(f"logic-{level}-{seed}-{index}", puzzle.question, puzzle.answer, NAME, level), puzzle.key
-
-
 def solutions(statements: tuple[Statement, ...]) -> list[tuple[bool, ...]]:
     """Every assignment (True = knight) under which each statement is true exactly if its speaker is a knight."""
     return [a for a in product((True, False), repeat=len(statements)) if _truths(statements, a) == a]
+
+
+def instruction(level: int) -> str:
+    """What a model with room for it is told beside the question."""
+    return INSTRUCTION
+
+
+def max_new_tokens(level: int) -> int:
+    """Enough for a worked solution, one token a character (lab models)."""
+    return MAX_NEW_TOKENS
 
 
 def score(example: Example, text: str) -> Verdict:
@@ -147,7 +143,7 @@ def _say(atom: Atom, names: list[str]) -> str:
     return f"{names[atom[0]]} is a {'knight' if atom[1] else 'knave'}"
 
 
-def _puzzle(statements: tuple[Statement, ...], solution: tuple[bool, ...], names: list[str]) -> Puzzle:
+def _puzzle(statements: tuple[Statement, ...], solution: tuple[bool, ...], names: list[str]) -> Problem:
     lines = [
         f"{name}: {PHRASES[c].format(p=_say(p, names), q=_say(q, names) if q else '')}."
         for name, (c, p, q) in zip(names, statements, strict=True)
@@ -157,4 +153,4 @@ def _puzzle(statements: tuple[Statement, ...], solution: tuple[bool, ...], names
     )
     order = list(product((True, False), repeat=len(statements)))
     tried = [f"{_letters(a)}:{_letters(_truths(statements, a))}" for a in order[: order.index(solution) + 1]]
-    return Puzzle(" ".join(lines), answer, f"{'- '.join(tried)}+ #{answer}", repr(statements))
+    return Problem(" ".join(lines), answer, f"{'- '.join(tried)}+ #{answer}", repr(statements))

@@ -6,29 +6,21 @@ The question is the bare sum ("37+58=?"); the answer is an integer. A worked sol
 right, as the lab models learned it: "7+8=15 3+5+1=9 #95".
 """
 
-from dataclasses import dataclass
 from random import Random
 
+from poc.config import DOMAIN_LEVELS
 from poc.records import Example, Verdict
 from poc.tasks.answers import Reading, last_number, marked_answer, parse_number, read_number
+from poc.tasks.problem import Problem
 
 NAME = "math"
-LEVELS = range(4)
+LEVELS = range(DOMAIN_LEVELS[NAME])
+CLUSTER = "math"  # how semantic_entropy compares its answers (poc.config.Semantic)
 INSTRUCTION = "Work it out, then end with # and the number."
 MAX_NEW_TOKENS = 32  # enough for a worked solution, one token a character (lab models), at level 0
 
 
-@dataclass(frozen=True, slots=True)
-class Sum:
-    """One problem; `key` is equal for problems that are the same up to the order of the summands."""
-
-    question: str
-    answer: str
-    worked: str
-    key: str
-
-
-def make(rng: Random, level: int) -> Sum:
+def make(rng: Random, level: int) -> Problem:
     """Draw a problem of `level` (0-3)."""
     if level == 2:
         return _product(rng.randint(10, 99), rng.randint(2, 9))
@@ -41,10 +33,14 @@ def make(rng: Random, level: int) -> Sum:
     return _sum(a, b)
 
 
-def generate(seed: int, index: int, level: int) -> tuple[Example, str]:
-    """The `index`-th example of stream `seed`, and the key by which it is assigned to a split."""
-    problem = make(Random(f"math/{seed}/{level}/{index}"), level)
-    return Example(f"math-{level}-{seed}-{index}", problem.question, problem.answer, NAME, level), problem.key
+def instruction(level: int) -> str:
+    """What a model with room for it is told beside the question."""
+    return INSTRUCTION
+
+
+def max_new_tokens(level: int) -> int:
+    """Enough for a worked solution, one token a character (lab models)."""
+    return MAX_NEW_TOKENS
 
 
 def score(example: Example, text: str) -> Verdict:
@@ -74,34 +70,34 @@ def _columns(a: int, b: int) -> list[tuple[int, int]]:
     return [(int(x), int(y)) for x, y in zip(reversed(str(a).zfill(width)), reversed(str(b).zfill(width)), strict=True)]
 
 
-def _sum(a: int, b: int) -> Sum:
+def _sum(a: int, b: int) -> Problem:
     steps, carry = [], 0
     for x, y in _columns(a, b):
         steps.append(f"{x}+{y}{'+1' if carry else ''}={x + y + carry}")
         carry = (x + y + carry) // 10
     low, high = sorted((a, b))
-    return Sum(f"{a}+{b}=?", str(a + b), f"{' '.join(steps)} #{a + b}", f"{low}+{high}")
+    return Problem(f"{a}+{b}=?", str(a + b), f"{' '.join(steps)} #{a + b}", f"{low}+{high}")
 
 
-def _difference(a: int, b: int) -> Sum:
+def _difference(a: int, b: int) -> Problem:
     steps, borrow = [], 0
     for x, y in _columns(a, b):
         top = x - borrow + (10 if x - borrow < y else 0)
         steps.append(f"{top}-{y}={top - y}")
         borrow = int(x - borrow < y)
-    return Sum(f"{a}-{b}=?", str(a - b), f"{' '.join(steps)} #{a - b}", f"{a}-{b}")
+    return Problem(f"{a}-{b}=?", str(a - b), f"{' '.join(steps)} #{a - b}", f"{a}-{b}")
 
 
-def _product(a: int, b: int) -> Sum:
+def _product(a: int, b: int) -> Problem:
     tens, ones = divmod(a, 10)
     carry = ones * b // 10
     top = tens * b + carry
     steps = f"{ones}*{b}={ones * b} {tens}*{b}{f'+{carry}' if carry else ''}={top}"
-    return Sum(f"{a}*{b}=?", str(a * b), f"{steps} #{a * b}", f"{a}*{b}")
+    return Problem(f"{a}*{b}=?", str(a * b), f"{steps} #{a * b}", f"{a}*{b}")
 
 
-def _chain(a: int, b: int, c: int) -> Sum:
+def _chain(a: int, b: int, c: int) -> Problem:
     low, high = sorted((a, b))
-    return Sum(
+    return Problem(
         f"{a}+{b}-{c}=?", str(a + b - c), f"{a}+{b}={a + b} {a + b}-{c}={a + b - c} #{a + b - c}", f"{low}+{high}-{c}"
     )

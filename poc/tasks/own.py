@@ -19,6 +19,7 @@ from poc.tasks.math import score_number
 from poc.tasks.rows import Row, columns_of, read_rows, show
 
 NAME = "own"
+CLUSTER = "math"  # how semantic_entropy compares its answers (poc.config.Semantic)
 INSTRUCTION = "Work it out step by step, then end with # and the answer alone."
 MAX_NEW_TOKENS = 256
 ROLES = ("system", "user", "assistant")

@@ -196,7 +196,7 @@ def test_ten_megabytes_take_linear_time(reward, answer, filler):
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from(logic.LEVELS), st.randoms())
 def test_only_the_gold_itself_is_best_for_the_lab_s_own_puzzles(seed, level, rng):
-    example, _ = logic.generate(seed, 0, level)
+    example, _ = tasks.draw("logic", seed, 0, level)
     pairs = [pair.split() for pair in example.answer.split(", ")]
     said = [(name, rng.choice(("knight", "knave"))) for name, _ in pairs]
     right = [list(pair) for pair in said] == pairs

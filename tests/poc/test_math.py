@@ -64,7 +64,7 @@ def test_carries_and_borrows_run_through_several_columns(a, b):
     assert int(spelled(math._difference(a + b, a))) == b
 
 
-def spelled(problem: math.Sum) -> str:
+def spelled(problem: math.Problem) -> str:
     """The last digit of every column's result, and the whole of the leftmost one."""
     results = [step.split("=")[1] for step in problem.worked.split(" ")[:-1]]
     return results[-1] + "".join(result[-1] for result in reversed(results[:-1]))
