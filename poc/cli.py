@@ -48,6 +48,22 @@ def pilot(config: Config = None, out: Out = None, set: Set = None, seed: Seed = 
 
 
 @app.command()
+def transfer(config: Config = "transfer", out: Out = None, set: Set = None, seed: Seed = None) -> None:
+    """Train on each domain alone and on all in equal shares; measure every run on every domain."""
+    from poc import pilot as stage
+    from poc.config import PilotConfig
+    from poc.configfile import load
+
+    checked = load(PilotConfig, config, set or [], seed)
+    try:
+        checked = checked.transferred()
+    except ValueError as error:
+        raise InputError(f"transfer: {error}") from None
+    out = out or _new_folder("transfer")
+    _run(checked, stage.jobs_of(checked, out), out, is_pilot=True)
+
+
+@app.command()
 def train(config: Config = None, out: Out = None, set: Set = None, seed: Seed = None) -> None:
     """Train one model with one reward mix and write its report."""
     from poc import pilot as stage
@@ -131,11 +147,69 @@ def evaluate(
     measure(model, out, set or [])
 
 
+@app.command()
+def domains(
+    name: Annotated[str | None, typer.Argument(help="One domain; without it all are listed.")] = None,
+    level: Annotated[int | None, typer.Option("--level", min=0, help="Three questions of this level in full.")] = None,
+    attack: Annotated[bool, typer.Option("--attack", help="Send hostile answers to the scorers.")] = False,
+    csv: Annotated[Path | None, typer.Option("--csv", help="With table: make questions from this file.")] = None,
+    count: Annotated[int, typer.Option("--count", min=1, help="With --csv: how many questions.")] = 400,
+    out: Annotated[Path | None, typer.Option("--out", help="With --csv: JSON lines file to write.")] = None,
+    seed: Seed = None,
+) -> None:  # fmt: skip
+    """Show the kit's questions, attack their scorers, or make questions from a table of yours."""
+    from poc import domains as page
+
+    if csv is not None:
+        return _own_questions(name, level, attack, csv, count, out, seed or 0)
+    if attack:
+        raise typer.Exit(page.attack(name))
+    page.show(name, level, seed or 0)
+
+
+@app.command()
+def difficulty(
+    config: Config = None, out: Out = None, set: Set = None, seed: Seed = None,
+    strong: Annotated[str | None, typer.Option("--strong", help="A stronger model; without: no label used.")] = None,
+    samples: Annotated[int, typer.Option("--samples", min=2, help="Completions of each question and model.")] = 16,
+) -> None:  # fmt: skip
+    """Say which training questions are too easy, too hard or suspicious for the start model; can be resumed."""
+    from poc import difficulty as stage
+    from poc import pilot
+    from poc.config import RunConfig
+    from poc.configfile import load
+
+    checked = pilot.resolve(load(RunConfig, config, set or [], seed))
+    stage.run(checked, strong, samples, out or _new_folder("difficulty"))
+
+
+@app.command()
+def doctor() -> None:
+    """What this machine has: sandbox, versions, GPU, memory, disk."""
+    from poc.doctor import show
+
+    show()
+
+
 @app.callback(invoke_without_command=True)
 def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     if version:
         print(f"poc {__version__}")
         raise typer.Exit()
+
+
+def _own_questions(name, level, attack: bool, csv: Path, count: int, out: Path | None, seed: int) -> None:
+    """`poc domains table --csv my.csv --out questions.jsonl`."""
+    from poc import own_table
+
+    if name not in (None, "table") or attack:
+        raise InputError("--csv makes questions for the domain table: leave the other domain and --attack out")
+    out = out or csv.with_suffix(".questions.jsonl")
+    if out.exists():
+        raise InputError(f"--out {out}: exists already; name another file")
+    own_table.write(csv, out, count, seed, level)
+    print(f"{out}: {count} questions. Train on them:")
+    print(f"poc pilot --set data='{{file: {out}, prompt: question, answer: answer}}'")
 
 
 def _new_folder(kind: str) -> Path:

@@ -16,8 +16,14 @@ REWARDS = (
     "self_certainty", "token_entropy", "trajectory_entropy", "semantic_entropy", "majority_vote", *NEED_LABELS,
     "format", "random",
 )  # fmt: skip
-# Levels 0 .. n-1 of each domain, which is the module of that name in poc.tasks: to add one takes this line and that file.
+# Levels 0 .. n-1 of each domain, the module of that name in poc.tasks: to add one takes this line and that file.
 DOMAIN_LEVELS = {"math": 6, "code": 4, "science": 5, "logic": 13, "simulation": 5, "table": 4}
+KNIGHTS_LEVELS = 7  # of logic: Knights and Knaves with 2 to 8 people
+# The domain that scores the rows of a public set's format (poc.tasks.formats); a kit file's rows name theirs.
+FORMATS = {
+    "gsm8k": "math", "math": "math", "mbpp": "code", "humaneval": "code", "gpqa": "science", "mmlu": "science",
+    "kit": None,
+}  # fmt: skip
 TRANSITIONAL_WORDS = (
     "but", "wait", "however", "alternatively", "suppose", "hmm", "actually", "let me check", "let me verify",
     "double-check", "maybe", "instead", "on the other hand",
@@ -48,6 +54,8 @@ class Data(Section):
     """Generated questions of a domain, or the user's own (`file` or `dataset`). The counts are per split."""
 
     domain: str = "math"
+    domains: list[str] = []  # several in equal shares, instead of `domain`
+    measure: list[str] = []  # domains whose hold-out is measured as well, whatever is trained on
     level: int = Field(0, ge=0)
     levels: list[Annotated[int, Field(ge=0)]] = []  # several in equal shares, instead of `level`
     ood_levels: list[Annotated[int, Field(ge=0)]] = []  # measured as well, never trained on
@@ -58,33 +66,53 @@ class Data(Section):
     dataset: str | None = None  # a Hugging Face dataset: a Hub id or a local folder
     subset: str | None = None  # its configuration name
     split: str = "train"  # its split
+    format: str | None = (
+        None  # of a public set's rows (see FORMATS), or kit: rows that the kit wrote; null: prompt, answer
+    )
     prompt: str = "prompt"  # column of the question: a string or chat messages
     answer: str = "answer"  # column of the gold; may be missing or empty in any row
     answer_after: str | None = None  # the gold is what follows the last of these in the answer column
+    drop: str | None = None  # a dropped.jsonl of `poc difficulty`: training questions to leave out
 
     @model_validator(mode="after")
     def _check(self):
         if self.file and self.dataset:
             raise ValueError(f"file ({self.file}) and dataset ({self.dataset}) are both set: keep one")
-        if self.domain not in DOMAIN_LEVELS:
-            raise ValueError(f"domain: unknown {self.domain!r}{nearest(self.domain, DOMAIN_LEVELS)}")
-        if self.own and (self.levels or self.ood_levels):
-            raise ValueError("levels and ood_levels are for the kit's own questions, not for file or dataset")
+        if self.format is not None and not self.own:
+            raise ValueError(f"format = {self.format!r} is how the rows of a file or dataset are read: set one of them")
+        if self.format is not None and self.format not in FORMATS:
+            raise ValueError(f"format: unknown {self.format!r}{nearest(self.format, FORMATS)}")
+        if generated := [k for k in ("levels", "ood_levels", "domains", "measure") if self.own and getattr(self, k)]:
+            raise ValueError(f"{generated[0]}: for the kit's own questions, not for file or dataset")
+        for key in ("domain", "domains", "measure"):
+            self._check_domains(key)
         for key in ("level", "levels", "ood_levels") if not self.own else ():
             self._check_levels(key)
         return self
 
+    def _check_domains(self, key: str) -> None:
+        listed = getattr(self, key) if key != "domain" else [self.domain]
+        if unknown := [name for name in listed if name not in DOMAIN_LEVELS]:
+            raise ValueError(f"{key}: unknown {unknown[0]!r}{nearest(unknown[0], DOMAIN_LEVELS)}")
+        if twice := [name for name in listed if listed.count(name) > 1]:
+            raise ValueError(f"{key}: {twice[0]!r} is named twice")
+
     def _check_levels(self, key: str) -> None:
-        value, most = getattr(self, key), DOMAIN_LEVELS[self.domain] - 1
+        fewest = min([*self.trained_domains, *self.measure], key=DOMAIN_LEVELS.get)
+        value, most = getattr(self, key), DOMAIN_LEVELS[fewest] - 1
         listed = value if isinstance(value, list) else [value]
         if wrong := [level for level in listed if level > most]:
-            raise ValueError(f"{key}: {self.domain} has levels 0 to {most}, got {wrong[0]}")
+            raise ValueError(f"{key}: {fewest} has levels 0 to {most}, got {wrong[0]}")
         if twice := [x for x in listed if listed.count(x) > 1 or (key == "ood_levels" and x in self.trained_levels)]:
             raise ValueError(f"{key}: level {twice[0]} is named twice: name it once, in levels or in ood_levels")
 
     @property
     def trained_levels(self) -> list[int]:
         return self.levels or [self.level]
+
+    @property
+    def trained_domains(self) -> list[str]:
+        return self.domains or [self.domain]
 
     @property
     def own(self) -> bool:
@@ -100,7 +128,7 @@ class Prompt(Section):
     """
 
     format: Literal["auto", "bare", "plain", "chat"] = "auto"
-    instruction: str | None = None  # None: the domain's own
+    instruction: str | None = None  # None: the own one of each question's domain and level
 
 
 class Lora(Section):
@@ -134,7 +162,7 @@ class Evaluate(Section):
 class Semantic(Section):
     """Of semantic_entropy and majority_vote: which answers mean the same, and which prompts are worth learning from."""
 
-    cluster: Literal["auto", "exact", "math", "entailment"] = "auto"  # auto: math; exact for logic
+    cluster: Literal["auto", "exact", "math", "entailment"] = "auto"  # auto: as the domain says (CLUSTER there)
     judge: str | None = None  # of entailment: "policy" (the start model), or an NLI model: a Hub id or a folder
     low: Number | None = 0.0  # semantic_entropy keeps the prompts with low < H < high; null: no limit
     high: Number | None = 1.0
@@ -269,8 +297,12 @@ class RunConfig(_Common, Mix):
 
     @model_validator(mode="after")
     def _check(self):
-        if "knights_knaves" in self.reward and (self.data.own or self.data.domain != "logic"):
+        if "knights_knaves" in self.reward and (self.data.own or self.data.trained_domains != ["logic"]):
             raise ValueError("reward knights_knaves is for Knights and Knaves: set data.domain to logic")
+        if "knights_knaves" in self.reward and max(self.data.trained_levels) >= KNIGHTS_LEVELS:
+            raise ValueError(
+                f"reward knights_knaves is for Knights and Knaves: levels 0 to {KNIGHTS_LEVELS - 1} of logic"
+            )
         told = NEED_LABELS if self.motivation.condition == "score_only" else RULE_BASED
         if self.motivation.condition != "none" and (self.switch or any(name in RULE_BASED for name in self.schedule)):
             raise ValueError(
@@ -298,6 +330,7 @@ class Arm(Mix):
 
     model: str
     name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    domains: list[str] = []  # trained on instead of data.domain or data.domains
     semantic: Semantic | None = None
     motivation: Motivation | None = None
 
@@ -307,7 +340,8 @@ class Arm(Mix):
             return self.name
         labels = [] if self.label_fraction is None else [f"labels{self.label_fraction:g}"]
         told = [self.motivation.condition] if self.motivation else []
-        return "-".join([self.model, *self.reward, *labels, *told])
+        trained = ["+".join(self.domains)] if self.domains else []
+        return "-".join([self.model, *trained, *self.reward, *labels, *told])
 
 
 def _arm(model: str, **reward: float) -> Arm:
@@ -355,7 +389,9 @@ class PilotConfig(_Common):
         """The configuration of one arm's run."""
         common = self.model_dump(exclude={"models", "arms", "seeds"})
         common["train"]["seed"] = seed
-        own = {key: value for key, value in arm.model_dump(exclude={"model", "name"}).items() if value is not None}
+        common["data"] |= {"domains": arm.domains} if arm.domains else {}
+        arm_keys = arm.model_dump(exclude={"model", "name", "domains"})
+        own = {key: value for key, value in arm_keys.items() if value is not None}
         return RunConfig.model_validate(common | own | {"model": self.models[arm.model]})
 
     def mixed(self, shares: list[float]) -> "PilotConfig":
@@ -373,6 +409,26 @@ class PilotConfig(_Common):
         models = {f"mix-{m:g}": f"mix:{first}+{second}@{m:g}" for m in shares}
         arms = [self.arms[0].model_copy(update={"model": name, "name": None}) for name in models]
         return self.model_copy(update={"models": models, "arms": arms})
+
+    def transferred(self) -> "PilotConfig":
+        """The cross-domain study (GURU): the first arm's reward on each domain alone and on all in equal shares.
+
+        For every model; each run is measured on every domain of `data.measure` (all six, if none is named). Raises
+        ValueError for the user's own questions.
+        """
+        if self.data.own:
+            raise ValueError("data: transfer is between the kit's own domains: leave file and dataset out")
+        domains = self.data.measure or list(DOMAIN_LEVELS)
+        if len(domains) < 2:
+            raise ValueError(f"data.measure = {domains}: transfer needs two domains or more")
+        trained = [(name, [name]) for name in domains] + [("mix", domains)]
+        arms = [
+            self.arms[0].model_copy(update={"model": model, "name": f"{model}-{name}", "domains": part})
+            for model in self.models
+            for name, part in trained
+        ]
+        data = self.data.model_copy(update={"measure": domains, "domains": [], "domain": domains[0]})
+        return PilotConfig.model_validate(self.model_copy(update={"arms": arms, "data": data}).model_dump())
 
 
 def nearest(name: str, valid) -> str:

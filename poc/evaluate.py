@@ -40,15 +40,18 @@ def evaluate(
     limits = dict(max_new_tokens=config.train.max_new_tokens, max_rows=config.train.sample_rows, seed=SEED)
     greedy = sample(policy, prompts, 1, temperature=0.0, **limits)
     sampled = sample(policy, prompts, config.evaluate.samples, temperature=TEMPERATURE, **limits)
+    drawn = [[*one, *many] for one, many in zip(greedy, sampled, strict=True)]
     rows = [
         {
             "id": example.id,
             "question": example.text,
             "gold": example.answer,
-            "greedy": completion(graded(example, one[0])),
-            "sampled": [completion(graded(example, episode)) for episode in many],
+            "greedy": completion(one),
+            "sampled": [completion(episode) for episode in many],
         }
-        for example, one, many in zip(examples, greedy, sampled, strict=True)
+        for example, (one, *many) in zip(
+            examples, graded(examples, drawn, budget=time.perf_counter() - started), strict=True
+        )
     ]
     return {
         "step": step,

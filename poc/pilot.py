@@ -14,13 +14,14 @@ from functools import lru_cache
 from pathlib import Path
 
 from poc import rewards, runfolder, sources, tasks
-from poc.config import NEED_LABELS, Arm, PilotConfig, RunConfig
+from poc.config import FORMATS, NEED_LABELS, Arm, PilotConfig, RunConfig
 from poc.display import Watch
 from poc.motivation import motivation
 from poc.records import Example, InputError
 from poc.rewards import hybrid, meanings
 from poc.rewards.meanings import Clustering
 
+BESIDE = ("level-", "domain-")  # hold-outs that are measured beside the run's own
 MOTIVATED = "motivated"  # the hold-out asked with the reward's rules in the prompt
 LEARNING_RATE = {True: 2e-4, False: 3e-5}  # is a lab model: those are so small that an adapter must move far
 
@@ -36,6 +37,29 @@ class Job:
 
 
 Data = dict[str, list[Example]]  # train, holdout, canary, and what else is measured
+
+
+class Questions(dict[str, Data]):
+    """The data of every run, those that are asked alike loaded once; `notes`: what was left out of each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.notes: dict[str, dict] = {}
+
+    def load(self, job: Job) -> None:
+        key = _data_key(job)
+        if key not in self:
+            self[key], self.notes[key] = tasks.load_with_notes(job.config.data, job.config.train.seed)
+
+    def of(self, job: Job) -> Data:
+        return self[_data_key(job)]
+
+    def notes_of(self, job: Job) -> dict:
+        return self.notes[_data_key(job)]
+
+
+def _data_key(job: Job) -> str:
+    return f"{job.config.train.seed} {job.config.data.model_dump_json()}"
 
 
 def jobs_of(config: PilotConfig, out: Path) -> list[Job]:
@@ -56,15 +80,12 @@ def _job(config: PilotConfig, arm: Arm, seed: int, out: Path) -> Job:
 def resolve(config: RunConfig) -> RunConfig:
     """The configuration with every "None: it depends" decided."""
     lab = sources.first_part(config.model) in sources.LABS
-    domain = tasks.own if config.data.own else tasks.DOMAINS[config.data.domain]
-    tagged = "knights_knaves" in config.reward and rewards.layout(config) == "tags"
-    usual = tasks.logic.TAGS_INSTRUCTION if tagged else domain.INSTRUCTION
     decided = {
         "train": {
             "learning_rate": config.train.learning_rate or LEARNING_RATE[lab],
-            "max_new_tokens": config.train.max_new_tokens or domain.MAX_NEW_TOKENS,
+            "max_new_tokens": config.train.max_new_tokens or _longest_answer(config.data),
         },
-        "prompt": {"instruction": usual if config.prompt.instruction is None else config.prompt.instruction},
+        "prompt": {"instruction": _instruction(config)},
         "semantic": {"cluster": _cluster(config)},
     }
     return config.model_copy(
@@ -72,22 +93,51 @@ def resolve(config: RunConfig) -> RunConfig:
     )
 
 
+def _longest_answer(data) -> int:
+    """Tokens for an answer to whatever is trained on or measured."""
+    if data.own:
+        return tasks.own.MAX_NEW_TOKENS
+    levels = [*data.trained_levels, *data.ood_levels]
+    names = {*data.trained_domains, *data.measure}
+    return max(tasks.DOMAINS[name].max_new_tokens(level) for name in names for level in levels)
+
+
+def _instruction(config: RunConfig) -> str | None:
+    """The one instruction of the run; None where the questions' domains or levels have different ones."""
+    if config.prompt.instruction is not None:
+        return config.prompt.instruction
+    if "knights_knaves" in config.reward and rewards.layout(config) == "tags":
+        return tasks.logic.TAGS_INSTRUCTION
+    if config.data.own:
+        return tasks.own.INSTRUCTION if config.data.format is None else None
+    kinds = {*tasks.kinds_of(config.data), *((name, config.data.level) for name in config.data.measure)}
+    told = {tasks.DOMAINS[name].instruction(level) for name, level in kinds}
+    return told.pop() if len(told) == 1 else None
+
+
 def _cluster(config: RunConfig) -> str:
+    """math if all the domains compare their answers so; else exact: `read` has spelled equal answers alike."""
+    data = config.data
     if config.semantic.cluster != "auto":
         return config.semantic.cluster
-    return "exact" if config.data.domain == "logic" and not config.data.own else "math"
+    names = data.trained_domains if not data.own else [FORMATS[data.format]] if data.format else [None]
+    found = {tasks.own.CLUSTER if name is None else tasks.DOMAINS[name].CLUSTER for name in names}
+    return found.pop() if len(found) == 1 else "exact"
 
 
-def prepare(jobs: list[Job]) -> dict[int, Data]:
-    """Check all that can be checked without weights; the data by seed. Raises InputError."""
+def prepare(jobs: list[Job]) -> Questions:
+    """Check all that can be checked without weights, and load the data. Raises InputError."""
     for source in {job.config.model: None for job in jobs}:
         sources.check_source(source)
-    config = jobs[0].config
-    data = {job.config.train.seed: None for job in jobs}
-    data = {seed: tasks.load(config.data, seed) for seed in data}
+    data = Questions()
     for job in jobs:
+        data.load(job)
         _check_judge(job.config.semantic.judge)
-        _check_labels(job.config, data[job.config.train.seed])
+        _check_labels(job.config, data.of(job))
+    if any(example.domain == "code" for splits in data.values() for split in splits.values() for example in split):
+        from poc.scoring import sandbox
+
+        sandbox.require()
     return data
 
 
@@ -126,7 +176,7 @@ def _check_labels(config: RunConfig, data: Data) -> None:
 
 
 def run(
-    jobs: list[Job], data: dict[int, Data], watch: Watch, interrupted: Callable[[], bool],
+    jobs: list[Job], data: Questions, watch: Watch, interrupted: Callable[[], bool],
     observer: Callable | None = None,
 ) -> str:  # fmt: skip
     """Run all jobs; "done", "interrupted" or "failed" (some arm did; the others ran).
@@ -148,7 +198,7 @@ def run(
     return "interrupted" if cut or "interrupted" in states else "failed" if "failed" in states else "done"
 
 
-def _run_model(jobs: list[Job], data: dict[int, Data], watch: Watch, interrupted, observer) -> Iterator[str]:
+def _run_model(jobs: list[Job], data: Questions, watch: Watch, interrupted, observer) -> Iterator[str]:
     """Yield the state of each of one model's jobs; all are staged before the first one trains."""
     from poc.models import load_policy
 
@@ -157,17 +207,17 @@ def _run_model(jobs: list[Job], data: dict[int, Data], watch: Watch, interrupted
     policy = load_policy(
         config.model, quantization=config.quantization, lora_rank=config.lora.rank, lora_alpha=config.lora.alpha
     )
-    start: dict[tuple, dict] = {}  # way of asking -> evaluation of the start model
-    for staged in [_stage_or_refuse(job, policy, data[job.config.train.seed], watch) for job in jobs]:
+    start: dict[tuple, dict] = {}  # questions and way of asking -> evaluation of the start model
+    for staged in [_stage_or_refuse(job, policy, data, watch) for job in jobs]:
         yield _run_job(staged, policy, watch, interrupted, observer, start) if staged else "failed"
         if interrupted():
             return
 
 
-def _stage_or_refuse(job: Job, policy, data: Data, watch: Watch) -> "Staged | None":
+def _stage_or_refuse(job: Job, policy, data: Questions, watch: Watch) -> "Staged | None":
     """The staged job; None for one that cannot run beside others that have; before any has, that is an InputError."""
     try:
-        return stage(job, policy, data)
+        return stage(job, policy, data.of(job), data.notes_of(job))
     except InputError as error:
         if not watch.done:
             raise
@@ -198,8 +248,8 @@ class Staged:
     facts: dict
 
 
-def stage(job: Job, policy, data: Data) -> Staged:
-    """Everything of a run that can be wrong once its model is there. Raises InputError."""
+def stage(job: Job, policy, data: Data, notes: dict | None = None) -> Staged:
+    """Everything of a run that can be wrong once its model is there; `notes` are on its data. Raises InputError."""
     config = job.config
     encode, prompt = prompt_encoder(job, policy)
     text = motivation(rewards.rules_of(config), config.motivation.condition)
@@ -210,6 +260,7 @@ def stage(job: Job, policy, data: Data) -> Staged:
     views = _views(data, encode, told if config.motivation.evaluate else None)
     labels = sum(example.answer is not None for example in examples) if config.needs_labels else 0
     facts = _facts(job, policy, data, prompt | {"motivation": text}, labels)
+    facts["data"] |= {"left_out": notes} if notes else {}
     train_encode = told if config.label_fraction is None else _told_by_label(job, policy)
     return Staged(job, examples, train_encode, clustering(config, policy), views, text, facts)
 
@@ -237,7 +288,8 @@ def _run_job(staged: Staged, policy, watch: Watch, interrupted, observer, start:
     with _outcome(folder, job.name, watch) as state:
         policy.reset_adapter(config.train.seed)
         for view in staged.views:
-            key = staged.facts["model"]["prompt_format"], view.name, staged.text if view.name == MOTIVATED else ""
+            form, told = staged.facts["model"]["prompt_format"], staged.text if view.name == MOTIVATED else ""
+            key = form, tasks.fingerprint(view.examples), told, config.train.max_new_tokens
             folder.log_evaluation(_start_evaluation(start, key, policy, view, config, watch), view.name)
         state["status"], state["reason"] = train(
             config, policy, staged.examples, folder,
@@ -259,7 +311,7 @@ def _views(data: Data, encode, told) -> list:
     from poc.evaluate import View
 
     views = [View("", data["holdout"], encode)]
-    views += [View(name, data[name], encode) for name in data if name.startswith("level-")]
+    views += [View(name, data[name], encode) for name in data if name.startswith(BESIDE)]
     return views + ([View(MOTIVATED, data["holdout"], told)] if told else [])
 
 
@@ -313,7 +365,7 @@ def _outcome(folder: runfolder.RunFolder, name: str, watch: Watch) -> Iterator[d
 
 
 def _start_evaluation(known: dict[tuple, dict], key: tuple, policy, view, config, watch: Watch) -> dict:
-    """The start model's evaluation, measured once for each way of asking, at the cost of the first arm."""
+    """The start model's evaluation, measured once for each way of asking a hold-out, at the cost of the first arm."""
     from poc.evaluate import evaluate
 
     if key in known:
@@ -338,14 +390,17 @@ def prompt_encoder(job: Job, policy, told: str = "") -> tuple[Callable[[Example]
             f"motivation: {policy.source} is asked the bare question, which has no place for the rules: set "
             "prompt.format to plain, or take a model with a chat template"
         )
-    instruction = "\n\n".join(part for part in (prompt.instruction, told) if part)
     cache: dict[str, list[int]] = {}
 
     def encode(example: Example) -> list[int]:
         if example.id not in cache:
+            own = tasks.instruction(example) if prompt.instruction is None else prompt.instruction
+            instruction = "\n\n".join(part for part in (own, told) if part)
             cache[example.id] = render(example.question, policy.tokenizer, form, instruction)
         return cache[example.id]
 
+    said = "the domain's own" if prompt.instruction is None else prompt.instruction
+    instruction = "\n\n".join(part for part in (said, told) if part)
     return encode, {"prompt_format": form, "instruction": instruction if form != "bare" else ""}
 
 

@@ -3,15 +3,17 @@
 Everything that a run checks before it loads weights is checked. Nothing is trained, nothing is written.
 """
 
+import json
+
 from rich.table import Table
 
 from poc import pilot
 from poc.display import console
-from poc.pilot import Data, Job
+from poc.pilot import BESIDE, Data, Job, Questions
 from poc.text import visible
 
 
-def show(jobs: list[Job], data: dict[int, Data], with_probe: bool) -> None:
+def show(jobs: list[Job], data: Questions, with_probe: bool) -> None:
     """Print the plan; with a probe, load each start model, sample it, and warn."""
     _print_jobs(jobs, data)
     if not with_probe:
@@ -21,11 +23,13 @@ def show(jobs: list[Job], data: dict[int, Data], with_probe: bool) -> None:
     print(f"about {max(total, 1):.0f} minutes in all on this machine, reckoned from these probes")
 
 
-def _print_jobs(jobs: list[Job], data: dict[int, Data]) -> None:
-    rows = [_row(job, data[job.config.train.seed]) for job in jobs]
+def _print_jobs(jobs: list[Job], data: Questions) -> None:
+    rows = [_row(job, data.of(job)) for job in jobs]
     _print_table(("run", "model", "reward", "steps", "completions", "tokens at most", "labels used"), rows)
     first = next(iter(data.values()))
     print(", ".join(f"{len(examples):,} {split}" for split, examples in first.items()) + " questions")
+    for notes in filter(None, data.notes.values()):
+        print(f"left out: {visible(json.dumps(notes))}")
 
 
 def _row(job: Job, questions: Data) -> tuple[str, ...]:
@@ -45,7 +49,7 @@ def _besides(config) -> str:
     return f" ({', '.join(found)})" if (found := plans + switch + told) else ""
 
 
-def _probe_model(jobs: list[Job], data: dict[int, Data]) -> float:
+def _probe_model(jobs: list[Job], data: Questions) -> float:
     """Print one model's probe; estimated minutes of its runs."""
     from poc import probe
     from poc.models import load_policy
@@ -56,9 +60,9 @@ def _probe_model(jobs: list[Job], data: dict[int, Data]) -> float:
         config.model, quantization=config.quantization, lora_rank=config.lora.rank, lora_alpha=config.lora.alpha
     )
     for other in jobs:
-        pilot.stage(other, policy, data[other.config.train.seed])
+        pilot.stage(other, policy, data.of(other))
     encode, facts = pilot.prompt_encoder(job, policy)
-    questions = data[config.train.seed]
+    questions = data.of(job)
     found = probe.probe(
         policy, questions["train"], config, encode=encode, cluster=pilot.clustering(config, policy),
         chat=facts["prompt_format"] == "chat",
@@ -73,7 +77,7 @@ def _probe_model(jobs: list[Job], data: dict[int, Data]) -> float:
 
 def _measured(job: Job, questions: Data) -> int:
     """Questions of one evaluation, those of other views included."""
-    views = [name for name in questions if name == "holdout" or name.startswith("level-")]
+    views = [name for name in questions if name == "holdout" or name.startswith(BESIDE)]
     twice = len(questions["holdout"]) if job.config.motivation.evaluate else 0
     return sum(len(questions[name]) for name in views) + twice
 

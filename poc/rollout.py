@@ -6,6 +6,7 @@ the i-th row of one table of uniform numbers, so that what a row draws does not 
 The statistics are taken from the same logits. Not here: top-k, top-p, stop strings, beam search.
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -15,7 +16,7 @@ from vocab_kernels import token_stats
 
 from poc.models import Head, Policy
 from poc.records import Episode, Example, Group
-from poc.tasks import read, score
+from poc.scoring.pool import grade
 
 
 @dataclass(slots=True)
@@ -114,16 +115,24 @@ def _episode(policy: Policy, row: _Row) -> Episode:
     return Episode(tuple(row.token_ids), text, finished, tuple(row.logp), tuple(row.entropy), tuple(row.self_certainty))
 
 
-def graded(example: Example, episode: Episode) -> Episode:
-    """The episode with its answer, and its verdict where the example has a gold answer."""
-    answer, formatted = read(example, episode.text)
-    verdict = None if example.answer is None else score(example, episode.text)
-    return replace(episode, answer=answer, formatted=formatted, verdict=verdict)
+def graded(examples: Sequence[Example], groups: Sequence[Sequence[Episode]], budget: float) -> list[list[Episode]]:
+    """The episodes of each example with their answers, and their verdicts where the example has a gold answer.
+
+    `budget`: seconds that completions which are slow to judge may take together (poc.scoring.pool). Raises as
+    poc.scoring.pool.grade does.
+    """
+    pairs = [(example, episode) for example, group in zip(examples, groups, strict=True) for episode in group]
+    grades = iter(grade([example for example, _ in pairs], [episode.text for _, episode in pairs], budget=budget))
+    return [[replace(episode, **next(grades)._asdict()) for episode in group] for group in groups]
 
 
 def rollout(policy: Policy, examples: Sequence[Example], prompts: Sequence[Sequence[int]], *, group_size: int,
             max_new_tokens: int, temperature: float, seed: int, max_rows: int = 1024) -> list[Group]:  # fmt: skip
-    """One Group of `group_size` graded episodes per example; `prompts` are the examples' token ids."""
+    """One Group of `group_size` graded episodes per example; `prompts` are the examples' token ids.
+
+    Grading hostile completions takes about as long as sampling them at most, so that they cannot stall a run.
+    """
+    started = time.perf_counter()
     drawn = sample(
         policy,
         prompts,
@@ -133,7 +142,8 @@ def rollout(policy: Policy, examples: Sequence[Example], prompts: Sequence[Seque
         seed=seed,
         max_rows=max_rows,
     )
+    judged = graded(examples, drawn, budget=time.perf_counter() - started)
     return [
-        Group(example, tuple(prompt), tuple(graded(example, e) for e in episodes), seed)
-        for example, prompt, episodes in zip(examples, prompts, drawn, strict=True)
+        Group(example, tuple(prompt), tuple(episodes), seed)
+        for example, prompt, episodes in zip(examples, prompts, judged, strict=True)
     ]

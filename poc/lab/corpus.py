@@ -15,8 +15,12 @@ from poc.tasks import DOMAINS, split_of
 LOGIC_FIRST = {("logic", 0): 0.5, ("logic", 1): 0.5}
 TWO = {("math", 0): 0.65, ("logic", 0): 0.15, ("logic", 1): 0.2}
 SIX = {
-    ("math", 0): 0.15, ("code", 0): 0.15, ("science", 0): 0.2, ("logic", 0): 0.1, ("logic", 1): 0.1,
-    ("simulation", 0): 0.15, ("table", 0): 0.15,
+    ("math", 0): 0.1, ("code", 0): 0.1, ("science", 0): 0.25, ("logic", 0): 0.1, ("logic", 1): 0.1,
+    ("simulation", 0): 0.25, ("table", 0): 0.1,
+}  # fmt: skip
+INSTRUCT = {
+    ("math", 0): 0.22, ("code", 0): 0.05, ("science", 0): 0.3, ("logic", 0): 0.12, ("logic", 1): 0.12,
+    ("simulation", 0): 0.07, ("table", 0): 0.12,
 }  # fmt: skip
 Text = tuple[str, str]  # prompt, completion
 

@@ -88,10 +88,11 @@ class Arm:
         return role if role in ("base", "instruct") else "other"
 
     @property
-    def group(self) -> tuple[str, str, str]:
-        """Arms that start from the same weights: these are compared with each other."""
+    def group(self) -> tuple[str, str, str, str]:
+        """Arms that start from the same weights and have the same hold-out: these are compared with each other."""
         fingerprint = _of(self.first.environment, "model", "fingerprint") or self.model
-        return self.first.source, self.role, str(fingerprint)
+        holdout = _of(self.first.environment, "data", "holdout")
+        return self.first.source, self.role, str(fingerprint), str(holdout)
 
     def before_and_after(self, metric: Callable[[Completion], float | bool | None]) -> tuple[list, list]:
         after = [r.evaluations[-1].per_prompt(metric) for r in self.measured]

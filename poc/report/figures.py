@@ -8,9 +8,10 @@ from poc.report import charts, scatter, words
 from poc.report.arms import Arm, Judged
 from poc.report.charts import CONTROL, STYLES, Line, Style
 from poc.report.groups import Group, LabelStudy, mixture
-from poc.report.scatter import Count, Dot, Start
+from poc.report.scatter import Cell, Count, Dot, Start
+from poc.report.transfer import Matrix, Row
 from poc.statistics import Interval
-from poc.text import visible
+from poc.text import clip, visible
 
 MAX_NAMED = 24  # points whose values are written into a chart's description
 ENTROPY_AXIS = {"xlabel": "entropy before training, nats per token", "ylabel": "change in accuracy, points"}
@@ -94,6 +95,28 @@ def by_labels(study: LabelStudy, key: str, title: str) -> Markup:
     said = " ".join(f"{p.labels} labels: {words.percent(p.end.value)}." for p in points[:MAX_NAMED])
     label = f"{visible(title)}: accuracy by number of labels. {said}"
     return scatter.by_labels(key, points, study.arms[0].ends[0].value, label=label)
+
+
+def heat_map(matrix: Matrix, key: str, title: str) -> Markup:
+    """Change on each domain (columns) by what was trained on (rows)."""
+    cells = [
+        [c and Cell(c.change, name in row.trained) for c, name in zip(row.cells, matrix.columns, strict=True)]
+        for row in matrix.rows
+    ]
+    said = " ".join(
+        f"{trained_name(row)} on {visible(name)}: {words.signed(cell.change.value)}."
+        for row, line in zip(matrix.rows, cells, strict=True)
+        for name, cell in zip(matrix.columns, line, strict=True)
+        if cell
+    )
+    names = [clip(visible(name), 14) for name in matrix.columns]
+    label = f"{title}: change in accuracy, points, by training domain. {said}"
+    return scatter.heat_map(key, [trained_name(row) for row in matrix.rows], names, cells, label=label)
+
+
+def trained_name(row: Row) -> str:
+    """What an arm was trained on: a domain, or how many."""
+    return clip(visible(row.trained[0]), 14) if len(row.trained) == 1 else f"mix of {len(row.trained)}"
 
 
 def dots(judged: list[Judged], given: dict[str, Style]) -> Markup | None:

@@ -6,9 +6,10 @@ Nothing a model wrote is in it; names out of files are made visible, clipped and
 import re
 from collections.abc import Callable, Iterable
 
-from poc.report import words
+from poc.report import figures, words
 from poc.report.arms import Arm, Judged
 from poc.report.read import Run
+from poc.report.transfer import VIEW, Matrix, matrices
 from poc.report.words import unique
 from poc.text import clip, visible
 
@@ -22,15 +23,35 @@ _MARKS = re.compile(r"[\\`*\[\]<>|&~$]")
 
 def markdown(judged: list[Judged]) -> str:
     """The table with its footnote and what it takes to repeat it."""
-    rows = [HEAD, ("---",) * len(HEAD), *(row for j in judged for row in _rows(j))]
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    return "\n".join([table, "", FOOTNOTE, "", *(f"- {line}" for line in _origin(judged))]) + "\n"
+    found = [_table(HEAD, [row for j in judged for row in _rows(j)]), "", FOOTNOTE]
+    found += [text for matrix in matrices(judged) for text in ("", carried_over(matrix))]
+    return "\n".join([*found, "", *(f"- {line}" for line in _origin(judged))]) + "\n"
+
+
+def carried_over(matrix: Matrix) -> str:
+    """The matrix of one start model: change in points on each domain, with its interval."""
+    head = (f"{escaped(clip(matrix.rows[0].arm.model, 80))}, trained on", *map(escaped, matrix.columns))
+    before = [matrix.before(i) for i in range(len(matrix.columns))]
+    start = ("right before training", *(words.accuracy(arm.ends[0]) if arm else "–" for arm in before))
+    rows = [
+        (escaped(figures.trained_name(row)), *(words.change(c.change) if c else "–" for c in row.cells))
+        for row in matrix.rows
+    ]
+    return _table(head, [start, *rows])
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ("---",) * len(head), *rows])
 
 
 def _rows(j: Judged) -> list[tuple[str, ...]]:
     arm = j.arm
     remarks = f" ({', '.join(j.verdict.remarks)})" if j.verdict.remarks else ""
-    views = [(f"{clip(visible(arm.label), 80)}, {clip(visible(name), 60)}", arm.view(name)) for name in arm.view_names]
+    views = [
+        (f"{clip(visible(arm.label), 80)}, {clip(visible(name), 60)}", arm.view(name))
+        for name in arm.view_names
+        if not name.startswith(VIEW)
+    ]  # those are in the matrix
     return [
         _row(clip(visible(arm.label), 80), arm, words.BADGES[j.verdict.word][1] + remarks),
         *(_row(name, view, "–") for name, view in views),

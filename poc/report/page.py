@@ -8,6 +8,7 @@ from poc.report.charts import Style
 from poc.report.groups import Group, LabelStudy, grouped, label_studies, mixture
 from poc.report.read import Run
 from poc.report.samples import changed_answers, paid
+from poc.report.transfer import VIEW, Matrix, matrices
 from poc.report.words import unique
 from poc.text import clip
 
@@ -15,6 +16,9 @@ from poc.text import clip
 def context(judged: list[Judged], detailed: int) -> dict:
     """Everything the template prints. Only the first `detailed` arms get panels, samples and their configuration."""
     groups = grouped(judged)
+    several = len({group.first.group[:3] for group in groups}) < len(groups)  # one start model on several hold-outs
+    carried = matrices(judged)
+    in_matrix = {row.arm.label for matrix in carried for row in matrix.rows}
     styles = figures.styles(groups)
     alone = [j for group in groups if not group.mixed for j in group.arms]
     runs = [run for j in judged for run in j.arm.runs]
@@ -26,12 +30,13 @@ def context(judged: list[Judged], detailed: int) -> dict:
         "one_seed": any(len(j.arm.per_seed) == 1 for j in judged),
         "judged_arms": sum(j.verdict.word != "not measured" for j in judged),
         "lab": any(j.arm.model.startswith(("lab:", "mix:lab:")) for j in judged),
-        "groups": [_group(group, styles, f"g{number}") for number, group in enumerate(groups)],
+        "groups": [_group(group, styles, f"g{number}", several, in_matrix) for number, group in enumerate(groups)],
         "studies": [
             _study(study, group, f"l{n}n{i}")
             for n, group in enumerate(groups)
             for i, study in enumerate(label_studies(group))
         ],
+        "matrices": [_matrix(m, f"x{n}") for n, m in enumerate(carried)],
         "scale": _scale(judged),
         "dots": figures.dots(alone, styles),
         "rows": [_row(j) for j in judged],
@@ -59,7 +64,9 @@ def _task(run: Run) -> str:
     own = data.get("file") or data.get("dataset")
     several = data.get("levels") if isinstance(data.get("levels"), list) else []
     levels = f"levels {', '.join(map(str, several))}" if several else f"level {data.get('level', 0)}"
-    return str(own) if own else f"{data.get('domain', 'unknown task')}, {levels}"
+    domains = data.get("domains") if isinstance(data.get("domains"), list) else []
+    named = " + ".join(map(str, domains)) or data.get("domain", "unknown task")
+    return str(own) if own else f"{named}, {levels}"
 
 
 def _facts(judged: list[Judged]) -> list[str]:
@@ -78,13 +85,15 @@ def _facts(judged: list[Judged]) -> list[str]:
     ]
 
 
-def _group(group: Group, styles: dict[str, Style], key: str) -> dict:
+def _group(group: Group, styles: dict[str, Style], key: str, several: bool, in_matrix: set[str]) -> dict:
+    title, carried = figures.heading(group), all(j.arm.label in in_matrix for j in group.arms)
     return {
-        "title": clip(figures.heading(group), 120),
+        "title": clip(f"{title} on {_task(group.first.first)}" if several and not group.mixed else title, 120),
         "facts": _mixed_facts(group) if group.mixed else _start_facts([j.arm for j in group.arms]),
-        "arms": [_verdict(j) for j in group.arms],
+        "arms": [_verdict(j, carried) for j in group.arms],
         "starts": figures.starts(group, key) if group.mixed else [],
-        "charts": figures.accuracy(group, styles, key),
+        "carried": carried,
+        "charts": [] if carried else figures.accuracy(group, styles, key),
     }
 
 
@@ -109,6 +118,20 @@ def _mixed_facts(group: Group) -> list[str]:
     return [clip(lead, 300), *([before] if found else [])]
 
 
+def _matrix(matrix: Matrix, key: str) -> dict:
+    """Heat map and table of one start model."""
+    title = clip(f"{words.ROLES[matrix.rows[0].arm.role]}: {matrix.rows[0].arm.model}", 120)
+    before = [matrix.before(i) for i in range(len(matrix.columns))]
+    return {
+        "title": title,
+        "chart": figures.heat_map(matrix, key, title),
+        "columns": [clip(name, 40) for name in matrix.columns],
+        "before": [words.accuracy(arm.ends[0]) if arm else "–" for arm in before],
+        "rows": [[clip(row.arm.label, 80), *(words.change(c.change) if c else "–" for c in row.cells)]
+                 for row in matrix.rows],
+    }  # fmt: skip
+
+
 def _study(study: LabelStudy, group: Group, key: str) -> dict:
     """Chart and table of accuracy by number of labels."""
     internal = " + ".join(study.internal) or "labels alone"
@@ -123,7 +146,8 @@ def _by_label(arm: Arm) -> list[str]:
     return [str(arm.labels), *end, *at_best, clip(arm.label, 80)]
 
 
-def _verdict(j: Judged) -> dict:
+def _verdict(j: Judged, carried: bool) -> dict:
+    """`carried`: a matrix has its domains."""
     symbol, badge = words.BADGES[j.verdict.word]
     return {
         "label": clip(j.arm.label, 80),
@@ -133,7 +157,7 @@ def _verdict(j: Judged) -> dict:
         "sentence": words.sentence(j),
         "remarks": words.remarks(j),
         "states": [clip(s, 300) for s in words.states(j)],
-        "views": [_view(j.arm, name) for name in j.arm.view_names],
+        "views": [_view(j.arm, n) for n in j.arm.view_names if not (carried and n.startswith(VIEW))],
         "change": j.arm.change,
         "change_text": words.points(j.arm.change),
     }

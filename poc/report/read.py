@@ -9,14 +9,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import ValidationError
 
 from poc.config import PilotConfig
 from poc.configfile import MAX_FILE_BYTES
-from poc.records import InputError
+from poc.records import InputError, Status
 from poc.statistics import Interval
 
 Values = dict[str, float]  # prompt key -> value of that prompt
@@ -229,7 +229,7 @@ def _question(question: str | list) -> str:
 
 
 def _completion(data: dict) -> Completion:
-    status = _one_of(data["status"], ("correct", "wrong", "unparsable"), None)
+    status = _one_of(data["status"], get_args(Status), None)
     return Completion(str(data["text"]), status, _flag(data.get("formatted")), _flag(data.get("correct_anyhow")))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import matplotlib
+import matplotlib.patches
 from markupsafe import Markup
 
 from poc.report.charts import RC, STYLES, Style, as_svg, new_figure, spread
@@ -37,6 +38,13 @@ class Count(NamedTuple):
     labels: int
     end: Interval
     best: Interval | None
+
+
+class Cell(NamedTuple):
+    """Of a heat map; `own`: the row was trained on this column."""
+
+    change: Interval
+    own: bool
 
 
 def dots(key: str, points: Sequence[Dot], *, label: str, xlabel: str, ylabel: str) -> Markup:
@@ -87,6 +95,39 @@ def by_labels(key: str, points: Sequence[Count], before: float, *, label: str) -
         axes.margins(x=0.1, y=0.08)
         _legend(figure, axes, 3)
         return as_svg(figure, key, label)
+
+
+def heat_map(key: str, rows: Sequence[str], columns: Sequence[str], cells: Sequence[Sequence[Cell | None]], *,
+             label: str) -> Markup:  # fmt: skip
+    """Changes in points, purple for a gain and orange for a loss; framed where a row was trained on the column."""
+    most = max((abs(c.change.value) for row in cells for c in row if c), default=0) or 0.01
+    with matplotlib.rc_context(RC | {"axes.grid": False}):
+        figure, axes = new_figure(1.9 + 0.72 * len(columns), 1.0 + 0.42 * len(rows))
+        shades = [[c.change.value / most if c else 0.0 for c in row] for row in cells]
+        axes.imshow(shades, cmap="PuOr", vmin=-1.6, vmax=1.6, aspect="auto")  # beyond 1: no shade too dark for text
+        for y, row in enumerate(cells):
+            for x, cell in enumerate(row):
+                _cell(axes, x, y, cell)
+        axes.set_xticks(range(len(columns)), columns)
+        axes.set_yticks(range(len(rows)), rows)
+        axes.xaxis.tick_top()
+        axes.xaxis.set_label_position("top")
+        axes.set(xlabel="measured on", ylabel="trained on")
+        axes.tick_params(length=0)
+        return as_svg(figure, key, label)
+
+
+def _cell(axes, x: int, y: int, cell: Cell | None) -> None:
+    """The change, in bold where its interval is clear of 0."""
+    if cell is None:
+        return axes.text(x, y, "–", ha="center", va="center", color="#767676")
+    low, high = cell.change.low, cell.change.high
+    clear = low is not None and high is not None and (low > 0 or high < 0)
+    text = f"{100 * cell.change.value:+.0f}".replace("-", "−")
+    axes.text(x, y, text, ha="center", va="center", weight="bold" if clear else "normal",
+              color="#111111" if clear else "#555555")  # fmt: skip
+    if cell.own:
+        axes.add_patch(matplotlib.patches.Rectangle((x - 0.47, y - 0.46), 0.94, 0.92, fill=False, linewidth=1.4))
 
 
 def _series(axes, points: Sequence[tuple[float, Interval]], style: Style, filled: bool) -> None:

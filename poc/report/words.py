@@ -145,6 +145,8 @@ def view(name: str, arm: Arm) -> str:
     """What was measured in the folder `name` beside the hold-out."""
     if level := re.fullmatch(r"level-([0-9]{1,3})", name):
         return f"level {level[1]}, never trained on"
+    if domain := re.fullmatch(r"domain-([a-z_]{1,30})", name):
+        return f"domain {domain[1]}"
     if name != "motivated":
         return clip(visible(name), 60)
     told = arm.first.config.get("motivation")

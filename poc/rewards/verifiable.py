@@ -16,6 +16,11 @@ def check_gold(name: str, group: Group, present: bool) -> None:
 
 def _verified(group: Group, episode: Episode) -> tuple[str]:
     check_gold("verifiable", group, episode.verdict is not None)
+    if episode.verdict.status == "error":
+        raise ValueError(
+            f"reward verifiable: the verifier of {group.example.domain} failed on a completion of {group.example.id}: "
+            "that is its own defect, no reward of 0"
+        )
     return ("right",) if episode.verdict.correct else ("not_right",)
 
 

@@ -24,15 +24,9 @@ POSIX only.
 
 import atexit
 import importlib.util
-import json
 import os
 import re
-import selectors
-import signal
-import subprocess
-import sys
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from decimal import Decimal
@@ -40,6 +34,7 @@ from itertools import combinations
 from pathlib import Path
 
 from poc.records import InputError
+from poc.scoring.process import GONE, Process
 from poc.tasks.answers import normalise, parse_number
 
 MAX_ANSWER = 200  # characters; a longer answer is text
@@ -189,11 +184,8 @@ def _root(parent: dict, node: tuple) -> tuple:
     return node
 
 
-class Worker:
+class Worker(Process):
     """The process of `worker.py`, started by the first `ask`. Not for several threads at once."""
-
-    def __init__(self) -> None:
-        self.process: subprocess.Popen | None = None
 
     def ask(self, request: dict, timeout: float) -> bool:
         """The worker's reply, False after `timeout` seconds. A worker that dies is asked once more: it may not be at
@@ -201,12 +193,12 @@ class Worker:
         for _ in range(2):
             try:
                 self.start()
-                self._send({**request, "limit": timeout})
-                return self._receive(timeout)["ok"]
+                self.channel.send({**request, "limit": timeout}, timeout)
+                return self.channel.receive(timeout)["ok"]
             except TimeoutError:
                 self.stop()
                 return False
-            except (EOFError, BrokenPipeError, ConnectionResetError):
+            except GONE:
                 self.stop()
             except BaseException:  # an interrupt: a late reply must not be taken for the next one
                 self.stop()
@@ -214,7 +206,7 @@ class Worker:
         return False
 
     def start(self) -> None:
-        if self.process is not None and self.process.poll() is None:
+        if self.running:
             return
         self.stop()
         found = importlib.util.find_spec("math_verify")
@@ -222,44 +214,10 @@ class Worker:
             raise InputError(
                 "comparing answers by meaning needs math-verify, which is missing: pip install math-verify"
             )
-        names = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "TMPDIR")
-        self.process = subprocess.Popen(
-            [sys.executable, "-I", str(Path(__file__).resolve().with_name("worker.py")), _folder(found.origin)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0,
-            start_new_session=True, env={name: os.environ[name] for name in names if name in os.environ},
-        )  # fmt: skip
-        first = self._receive(START_TIMEOUT)
+        self.launch("worker.py", _folder(found.origin))
+        first = self.channel.receive(START_TIMEOUT)
         if "error" in first:
             raise InputError(f"math-verify cannot be used ({first['error']}): pip install math-verify")
-
-    def stop(self) -> None:
-        """Kill the process with its group. It keeps nothing that would be lost."""
-        process, self.process = self.process, None
-        if process is None:
-            return
-        try:
-            os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        process.wait()
-        process.stdin.close()
-        process.stdout.close()
-
-    def _send(self, message: dict) -> None:
-        self.process.stdin.write(json.dumps(message).encode() + b"\n")
-
-    def _receive(self, timeout: float) -> dict:
-        end, line = time.monotonic() + timeout, b""
-        with selectors.DefaultSelector() as selector:
-            selector.register(self.process.stdout, selectors.EVENT_READ)
-            while not line.endswith(b"\n"):
-                if not selector.select(max(0.0, end - time.monotonic())):
-                    raise TimeoutError
-                chunk = os.read(self.process.stdout.fileno(), 4096)
-                if not chunk:
-                    raise EOFError
-                line += chunk
-        return json.loads(line)
 
 
 def _folder(origin: str) -> str:
@@ -285,11 +243,8 @@ def _reply(request: dict, timeout: float) -> bool:
 def _after_fork() -> None:
     """In a forked child: its own lock and worker. The parent's is neither asked nor killed; only the pipes close."""
     global _LOCK, _WORKER
-    _LOCK, inherited, _WORKER = threading.Lock(), _WORKER.process, Worker()
-    if inherited is not None:
-        inherited.stdin.close()
-        inherited.stdout.close()
-        inherited.returncode = 0  # not this process's child: nothing to wait for
+    _WORKER.disown()
+    _LOCK, _WORKER = threading.Lock(), Worker()
 
 
 os.register_at_fork(after_in_child=_after_fork)

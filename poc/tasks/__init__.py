@@ -12,7 +12,7 @@ from random import Random
 
 from poc.config import DOMAIN_LEVELS, Data
 from poc.records import Example, InputError, Split, Verdict
-from poc.tasks import own
+from poc.tasks import dropped, multiple_choice, own
 from poc.tasks.answers import Reading
 
 DOMAINS = {name: import_module(f"poc.tasks.{name}") for name in DOMAIN_LEVELS}  # each is cheap to import
@@ -23,28 +23,49 @@ MEASURING_SEED = 0  # hold-out and canary: every arm and every seed is measured 
 def load(data: Data, seed: int) -> dict[str, list[Example]]:
     """The examples of all three splits: the user's own or generated; only the generated train split depends on `seed`.
 
-    Beside train, holdout and canary a key "level-5" for each level that is only measured, as many as the hold-out has.
-    Raises InputError when the data are wrong or too few.
+    Beside train, holdout and canary a key "level-5" for each level that is only measured and "domain-code" for each
+    domain that is measured as well, as many as the hold-out has. Raises InputError when the data are wrong or too few.
     """
-    if data.own:
-        return own.load(data)
+    return load_with_notes(data, seed)[0]
+
+
+def load_with_notes(data: Data, seed: int) -> tuple[dict[str, list[Example]], dict]:
+    """As `load`, with what was left out on the way: leaks and unusable rows of own files, questions of `data.drop`."""
+    splits, notes = own.load_with_notes(data) if data.own else (_generated(data, seed), {})
+    if data.drop:
+        splits["train"], notes["drop"] = dropped.leave_out(splits["train"], data.drop)
+    return splits, notes
+
+
+def _generated(data: Data, seed: int) -> dict[str, list[Example]]:
     counts: dict[Split, int] = {"train": data.train, "holdout": data.holdout, "canary": data.canary}
     splits = {
-        split: _over_levels(data, split, count, seed if split == "train" else MEASURING_SEED)
+        split: _shared(kinds_of(data), split, count, seed if split == "train" else MEASURING_SEED)
         for split, count in counts.items()
     }
-    unseen = {
-        f"level-{level}": generate(data.domain, level, "holdout", data.holdout, MEASURING_SEED)
-        for level in data.ood_levels
-    }
-    return splits | unseen
+    beside = {f"level-{level}": [(name, level) for name in data.trained_domains] for level in data.ood_levels}
+    others = [name for name in data.measure if [name] != data.trained_domains]  # that one is the hold-out itself
+    beside |= {f"domain-{name}": [(name, level) for level in data.trained_levels] for name in others}
+    return splits | {view: _shared(kinds, "holdout", data.holdout, MEASURING_SEED) for view, kinds in beside.items()}
 
 
-def _over_levels(data: Data, split: Split, count: int, seed: int) -> list[Example]:
-    """`count` examples in equal shares over the levels, the first levels getting what is left over."""
-    share, rest = divmod(count, len(data.trained_levels))
-    counts = {level: share + (i < rest) for i, level in enumerate(data.trained_levels)}
-    return [e for level, n in counts.items() for e in generate(data.domain, level, split, n, seed)]
+def kinds_of(data: Data) -> list[tuple[str, int]]:
+    """(domain, level) of the generated questions that are trained on."""
+    return [(name, level) for name in data.trained_domains for level in data.trained_levels]
+
+
+def _shared(kinds: list[tuple[str, int]], split: Split, count: int, seed: int) -> list[Example]:
+    """`count` examples in equal shares over the kinds, the first kinds getting what is left over."""
+    share, rest = divmod(count, len(kinds))
+    parts = [generate(*kind, split, share + (i < rest), seed) for i, kind in enumerate(kinds)]
+    return [example for part in parts for example in part]
+
+
+def instruction(example: Example) -> str:
+    """What the example's domain tells a model beside the question; a question with options says all by itself."""
+    if multiple_choice.asked(example.text):
+        return multiple_choice.INSTRUCTION
+    return own.INSTRUCTION if example.domain == own.NAME else DOMAINS[example.domain].instruction(example.level)
 
 
 def score(example: Example, text: str) -> Verdict:

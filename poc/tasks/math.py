@@ -1,27 +1,64 @@
-"""Multi-digit arithmetic.
+"""Arithmetic, equations, word problems; and rows of GSM8K and MATH.
 
-Level 0: a+b, two digits each; 1: a+b or a-b, three digits; 2: two digits times one; 3: a+b-c, two digits each.
+Level 0: a+b, two digits each; 1: a+b or a-b, three digits; 2: two digits times one; 3: a+b-c, two digits each; 4: a
+linear equation; 5: a word problem (both by reasoning_gym, see poc.tasks.words).
 
-The question is the bare sum ("37+58=?"); the answer is an integer. A worked solution goes column by column from the
-right, as the lab models learned it: "7+8=15 3+5+1=9 #95".
+At levels 0 to 3 the question is the bare sum ("37+58=?"), the answer an integer. A worked solution goes column by
+column from the right, as the lab models learned it: "7+8=15 3+5+1=9 #95".
+
+A gold that is a plain number is compared as one, exactly. Any other (MATH: \\frac{1}{2}, (1,2), x+1) is compared as a
+mathematical object by poc.scoring.math_equality, in its own killable process; there a decimal of six right places
+counts. An answer that is a chain of equations (1/3=1/2) is wrong where the gold is none: the comparison would take the
+last side, and so any guess put before it. Text golds (Evelyn) are compared as text.
 """
 
+import re
 from random import Random
+from typing import Any
 
 from poc.config import DOMAIN_LEVELS
-from poc.records import Example, Verdict
-from poc.tasks.answers import Reading, last_number, marked_answer, parse_number, read_number
+from poc.records import Example, InputError, Verdict
+from poc.tasks import words
+from poc.tasks.answers import (
+    MAX_TEXT,
+    Reading,
+    last_number,
+    marked_answer,
+    normalise,
+    parse_number,
+    read_number,
+    says_something,
+    spell,
+)
 from poc.tasks.problem import Problem
+from poc.tasks.rows import show
 
 NAME = "math"
 LEVELS = range(DOMAIN_LEVELS[NAME])
+DESCRIPTIONS = (
+    "two-digit sums",
+    "three-digit sums and differences",
+    "two digits times one",
+    "two-digit a+b-c",
+    "linear equations",
+    "word problems",
+)
 CLUSTER = "math"  # how semantic_entropy compares its answers (poc.config.Semantic)
 INSTRUCTION = "Work it out, then end with # and the number."
 MAX_NEW_TOKENS = 32  # enough for a worked solution, one token a character (lab models), at level 0
 
 
+LONGEST = {4: 96, 5: 768}  # characters of a worked solution, and the end token
+
+_SUM = re.compile(r"[0-9]+(?:[+*-][0-9]+)+=\?")
+_NAMED = re.compile(r" *[A-Za-z](?:\([A-Za-z]\))? *=")  # the "x =" of an answer
+_CALCULATOR = re.compile(r"<<[^<>]*>>")  # annotations of GSM8K
+
+
 def make(rng: Random, level: int) -> Problem:
-    """Draw a problem of `level` (0-3)."""
+    """Draw a problem of `level` (0-5). Raises InputError at levels 4 and 5 where reasoning_gym is missing."""
+    if level >= 4:
+        return words.equation(rng) if level == 4 else words.story(rng)
     if level == 2:
         return _product(rng.randint(10, 99), rng.randint(2, 9))
     if level == 3:
@@ -40,17 +77,90 @@ def instruction(level: int) -> str:
 
 def max_new_tokens(level: int) -> int:
     """Enough for a worked solution, one token a character (lab models)."""
-    return MAX_NEW_TOKENS
+    return LONGEST.get(level, MAX_NEW_TOKENS)
+
+
+def OWN_PROCESS(example: Example) -> bool:
+    """Whether `score` hands the comparison to a killable process of its own."""
+    return parse_number(example.answer) is None
 
 
 def score(example: Example, text: str) -> Verdict:
-    """Compare the marked integer with the gold one."""
-    return score_number(example.answer, text)
+    """Compare the marked answer with the gold: number with number, else as mathematical objects."""
+    return (_score_object if OWN_PROCESS(example) else score_number)(example.answer, text)
 
 
 def read(question: str, text: str) -> Reading:
-    """The marked number."""
-    return read_number(text)
+    """The marked number; or, where the question is none of those drawn here, any marked text that says something.
+
+    Drawn questions are told by their form (a bare sum, or the last words of levels 4 and 5): their gold is a number,
+    and so a text is no answer. Of a row of GSM8K or MATH only its gold knows that, which is not looked at.
+    """
+    number = read_number(text)
+    if number.answer is not None or _SUM.fullmatch(question) or question.endswith(words.ENDING):
+        return number
+    marked, last = marked_answer(text)
+    return Reading(marked, last) if marked and says_something(marked) else number
+
+
+def gsm8k(values: dict[str, Any]) -> Problem:
+    """A row of GSM8K: question, and answer, a worked solution that ends in "#### 72"; the gold is that number.
+
+    Raises InputError for a row without them.
+    """
+    question, solution = _text(values, "question"), _text(values, "answer")
+    worked, mark, last = _CALCULATOR.sub("", solution).rpartition("####")
+    gold = parse_number(last)
+    if not mark or gold is None:
+        raise InputError(f"column 'answer': {show(solution)} does not end in #### and a number: correct the row")
+    return Problem(question, spell(gold), f"{worked.rstrip()} #{spell(gold)}", _one_line(question))
+
+
+def competition(values: dict[str, Any]) -> Problem:
+    """A row of MATH: problem, and solution, whose last \\boxed{...} is the gold, or else answer, which is it.
+
+    Raises InputError for a row without them.
+    """
+    question, solution = _text(values, "problem"), values.get("solution") or ""
+    boxed = solution.rfind("\\boxed{") if isinstance(solution, str) else -1
+    gold = (
+        marked_answer(solution[boxed:])[0] if boxed >= 0 else marked_answer(f"\\boxed{{{_text(values, 'answer')}}}")[0]
+    )
+    if not gold or not says_something(gold):
+        raise InputError(f"column 'solution': {show(solution[-40:])} has no last \\boxed{{...}}: correct the row")
+    read_back = read(question, solution)
+    worked = solution if read_back.formatted and boxed >= 0 else f"{solution} \\boxed{{{gold}}}".strip()
+    return Problem(question, gold, worked, _one_line(question))
+
+
+def _text(values: dict[str, Any], column: str) -> str:
+    value = values.get(column)
+    if not isinstance(value, str) or not value.strip():
+        raise InputError(f"column {column!r}: {show(value)} is not a text: write it, or delete the row")
+    return value.strip()
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def _score_object(gold: str, text: str) -> Verdict:
+    marked, last = marked_answer(text)
+    if not marked or not says_something(marked):
+        return Verdict("unparsable", False, False, marked)
+    right = _equal(gold, marked)
+    tail = normalise(text[-MAX_TEXT:].rpartition("\n")[2])
+    return Verdict("correct" if right else "wrong", last, right or tail == normalise(gold), marked)
+
+
+def _equal(gold: str, answer: str) -> bool:
+    """Whether both mean the same; "x = ..." may be left out or added, once."""
+    from poc.scoring.math_equality import classes
+
+    if "=" not in gold and "=" in _NAMED.sub("", answer, count=1):
+        return False
+    first, second = classes([gold, answer])
+    return first is not None and first == second
 
 
 def score_number(gold: str, text: str) -> Verdict:

@@ -1,19 +1,18 @@
 """The user's own questions: read, checked row by row, and divided.
 
 A question's place is decided by a hash of its text (white space aside), not by a seed or by the order of the file:
-canary and hold-out are the labelled rows of lowest rank, train is the rest and may be unlabelled. Whatever is wrong
-with a row is an InputError of one line. What this does not do: guess columns, or judge whether a gold answer is true.
+canary and hold-out are the labelled rows of lowest rank, train is the rest and may be unlabelled, less what copies a
+measured question (poc.tasks.leakage). Whatever is wrong with a row is an InputError of one line. What this does not do:
+guess columns, or judge whether a gold answer is true.
 """
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
-from decimal import Decimal
-from math import isfinite
-from typing import Any
+from dataclasses import dataclass, replace
 
 from poc.config import Data, nearest
 from poc.records import Example, InputError, Messages, Split, Verdict
+from poc.tasks import cells, formats, leakage
 from poc.tasks.answers import MAX_TEXT, Reading, marked_answer, normalise, parse_number, read_number, says_something
 from poc.tasks.math import score_number
 from poc.tasks.rows import Row, columns_of, read_rows, show
@@ -22,22 +21,20 @@ NAME = "own"
 CLUSTER = "math"  # how semantic_entropy compares its answers (poc.config.Semantic)
 INSTRUCTION = "Work it out step by step, then end with # and the answer alone."
 MAX_NEW_TOKENS = 256
-ROLES = ("system", "user", "assistant")
 SHARES = {"holdout": 25, "canary": 10}  # per cent of the rows, where a file is too small for the counts
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One checked row. `key` is the prompt with single spaces: equal for questions that differ in white space alone."""
+    """One checked row. `key`: see `key_of`."""
 
     where: str
     key: str
-    prompt: str | Messages
-    gold: str | None
+    example: Example
 
     @property
-    def digest(self) -> str:
-        return hashlib.sha256(self.key.encode()).hexdigest()
+    def gold(self) -> str | None:
+        return self.example.answer
 
 
 def load(data: Data) -> dict[Split, list[Example]]:
@@ -46,18 +43,62 @@ def load(data: Data) -> dict[Split, list[Example]]:
     Raises InputError for an unreadable source, a bad row, contradicting duplicates, or too few (labelled) rows. Counts
     left at their defaults shrink to what the data hold.
     """
+    return load_with_notes(data)[0]
+
+
+def load_with_notes(data: Data) -> tuple[dict[Split, list[Example]], dict]:
+    """The splits, and what was left out on the way: {"unusable": rows, "leaks": see poc.tasks.leakage.Leaks.note}."""
     source = data.file or data.dataset
-    rows = list(read_rows(data))
-    _check_columns(source, data, columns_of(rows))
-    questions = _unique(_question(row, data) for row in rows)
-    questions.sort(key=lambda q: q.digest)
+    read, notes = _questions(source, list(read_rows(data)), data)
+    questions = sorted(_unique(read), key=lambda q: _digest(q.key))
     labelled = [q for q in questions if q.gold is not None]
     counts = _counts(source, data, len(questions), len(labelled))
     measured = labelled[: counts["canary"] + counts["holdout"]]
     taken = {q.key for q in measured}
-    train = [q for q in questions if q.key not in taken][: counts["train"]]
+    rest = [q.example for q in questions if q.key not in taken]
+    measured = [q.example for q in measured]
+    train, leaks = leakage.without_copies(rest, measured, counts["train"])
+    if not train:
+        raise InputError(f"{source}: every question that is left for training copies a measured one: add questions")
     split = {"train": train, "holdout": measured[counts["canary"] :], "canary": measured[: counts["canary"]]}
-    return {name: [_example(q) for q in part] for name, part in split.items()}
+    return split, notes | {"leaks": leaks.note()}
+
+
+def key_of(question: str | Messages) -> str:
+    """The prompt with single spaces: equal for questions that differ in white space alone."""
+    turns = [{"role": "user", "content": question}] if isinstance(question, str) else question
+    return "\n".join(f"{turn['role']}: {' '.join(turn['content'].split())}" for turn in turns)
+
+
+def digest(question: str | Messages) -> str:
+    """sha256 (hex) of a question's key: how files of questions to drop name it."""
+    return _digest(key_of(question))
+
+
+def _digest(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def _questions(source: str, rows: list[Row], data: Data) -> tuple[list[Question], dict]:
+    """Every row that can be read, and a note on the others."""
+    if data.format is None:
+        _check_columns(source, data, columns_of(rows))
+        read, notes = [(row, _example(row, data)) for row in rows], {}
+    else:
+        read, notes = formats.examples(rows, data.format)
+    return [_question(row, example, data.format or NAME) for row, example in read], notes
+
+
+def _example(row: Row, data: Data) -> Example:
+    if data.prompt not in row.values:
+        valid = [show(column)[1:-1] for column in row.values]
+        raise InputError(f"{row.where}: no column {show(data.prompt)}{nearest(data.prompt, valid)}")
+    return Example("", cells.prompt(row, data.prompt), cells.gold(row, data.answer, data.answer_after), NAME)
+
+
+def _question(row: Row, example: Example, prefix: str) -> Question:
+    key = key_of(example.question)
+    return Question(row.where, key, replace(example, id=example.id or f"{prefix}-{_digest(key)[:16]}"))
 
 
 def score(example: Example, text: str) -> Verdict:
@@ -110,97 +151,41 @@ def _wrong_separator(columns: list[str]) -> bool:
     return len(columns) == 1 and any(mark in columns[0] for mark in ";\t")
 
 
-def _question(row: Row, data: Data) -> Question:
-    if data.prompt not in row.values:
-        valid = [show(column)[1:-1] for column in row.values]
-        raise InputError(f"{row.where}: no column {show(data.prompt)}{nearest(data.prompt, valid)}")
-    prompt = _prompt(row, data.prompt)
-    turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-    key = "\n".join(f"{turn['role']}: {' '.join(turn['content'].split())}" for turn in turns)
-    return Question(row.where, key, prompt, _gold(row, data.answer, data.answer_after))
-
-
-def _prompt(row: Row, column: str) -> str | Messages:
-    value = row.values[column]
-    if isinstance(value, list):
-        return _messages(row, column, value)
-    if value is not None and not isinstance(value, str):
-        row.fail(column, value, "is neither text nor a list of chat messages: put the question in quotes")
-    if value is None or not value.strip():
-        row.fail(column, value, "is empty: write the question or delete the row")
-    return _clean(row, column, value)
-
-
-def _messages(row: Row, column: str, value: list) -> Messages:
-    if not value:
-        row.fail(column, value, "is an empty list: write the question or delete the row")
-    turns = tuple(_turn(row, column, turn) for turn in value)
-    if turns[-1]["role"] != "user":
-        row.fail(column, value[-1], "must be the user's message, as the last one: cut off what follows the question")
-    return turns
-
-
-def _turn(row: Row, column: str, turn: Any) -> dict[str, str]:
-    if not isinstance(turn, dict):
-        row.fail(column, turn, 'is not a chat message such as {"role": "user", "content": "..."}')
-    if turn.get("role") not in ROLES:
-        row.fail(column, turn.get("role"), f"is not a role: use one of {', '.join(ROLES)}")
-    content = turn.get("content")
-    if not isinstance(content, str) or not content.strip():
-        row.fail(column, turn, "has no content, or content that is not text: write it or delete the message")
-    return {"role": turn["role"], "content": _clean(row, column, content)}
-
-
-def _gold(row: Row, column: str, marker: str | None) -> str | None:
-    value = row.values.get(column)
-    text = _as_text(row, column, value).strip()
-    if not text:
-        return None
-    if marker is not None:
-        if marker not in text:
-            row.fail(column, value, f"does not hold {show(marker)} (data.answer_after): add it or empty the answer")
-        text = text.rpartition(marker)[2].strip()
-    if not normalise(text):
-        row.fail(column, value, "holds no answer: write it, or leave the cell empty where nobody knows it")
-    return _clean(row, column, text)
-
-
-def _as_text(row: Row, column: str, value: Any) -> str:
-    if value is None:
-        return ""
-    if value in ("nan", "NaN") or (isinstance(value, (float, Decimal)) and not isfinite(value)):
-        row.fail(column, value, "is not an answer: leave it empty where nobody knows it")
-    if isinstance(value, bool) or not isinstance(value, (str, int, float, Decimal)):
-        row.fail(column, value, "is neither text nor a number: put the answer in quotes")
-    if isinstance(value, str):
-        return value
-    return format(Decimal(repr(value)) if isinstance(value, float) else Decimal(value), "f")  # 1e22 without exponent
-
-
-def _clean(row: Row, column: str, value: str) -> str:
-    if "\0" in value or any("\ud800" <= char <= "\udfff" for char in value):
-        row.fail(column, value, "holds a NUL or half a surrogate pair: remove it")
-    return value
-
-
 def _unique(questions: Iterable[Question]) -> list[Question]:
     """The first of every question; a label that only a later copy has is kept, labels that contradict are an error."""
     found: dict[str, Question] = {}
     for question in questions:
         first = found.setdefault(question.key, question)
         if first.gold is None:
-            found[question.key] = Question(first.where, first.key, first.prompt, question.gold)
-        elif question.gold is not None and not _same(first.gold, question.gold):
+            label = replace(first.example, answer=question.gold, check=question.example.check)
+            found[question.key] = replace(first, example=label)
+        elif question.gold is not None and not _same(first.example, question.example):
             raise InputError(
                 f"{question.where}: the same question as {first.where}, but the answer {show(question.gold)} "
                 f"contradicts {show(first.gold)}: correct or delete one of them"
             )
+    _check_ids(found.values())
     return list(found.values())
 
 
-def _same(one: str, other: str) -> bool:
-    numbers = parse_number(one), parse_number(other)
-    return numbers[0] == numbers[1] if None not in numbers else normalise(one) == normalise(other)
+def _check_ids(questions: Iterable[Question]) -> None:
+    """Everything behind here tells questions apart by id."""
+    seen: dict[str, Question] = {}
+    for question in questions:
+        first = seen.setdefault(question.example.id, question)
+        if first is not question:
+            raise InputError(
+                f"{question.where}: another question than {first.where}, but the same id {show(first.example.id)}: "
+                "change one of them"
+            )
+
+
+def _same(one: Example, other: Example) -> bool:
+    """Whether two labels agree; of code, one solution of many is as good as another."""
+    if one.domain == "code":
+        return True
+    numbers = parse_number(one.answer), parse_number(other.answer)
+    return numbers[0] == numbers[1] if None not in numbers else normalise(one.answer) == normalise(other.answer)
 
 
 def _counts(source: str, data: Data, total: int, labelled: int) -> dict[str, int]:
@@ -228,7 +213,3 @@ def _fitting(asked: dict[str, int], total: int, labelled: int) -> dict[str, int]
     part = {split: min(asked[split], usable * share // together) for split, share in SHARES.items()}
     part["holdout"] = max(2, part["holdout"])
     return {"train": min(asked["train"], total - sum(part.values())), **part}
-
-
-def _example(question: Question) -> Example:
-    return Example(f"{NAME}-{question.digest[:16]}", question.prompt, question.gold, NAME)

@@ -1,7 +1,7 @@
 """Rows from .jsonl, .csv and .parquet files and Hugging Face datasets, each with the place to name in an error.
 
-Rows come as they are: what a prompt or an answer may be is poc.tasks.own's affair. Everything that cannot be read is an
-InputError of one line.
+Rows come as they are: what a prompt or an answer may be is poc.tasks.cells' affair. Everything that cannot be read is
+an InputError of one line.
 """
 
 import csv
@@ -140,7 +140,9 @@ def _header(where: str, fields: list[str]) -> list[str]:
 
 
 def _wanted(columns: list[str], data: Data) -> list[str]:
-    """The two columns, or all of them where one is missing: the caller names those there are."""
+    """The two columns, or all of them for a format of its own or where one is missing: the caller names those there."""
+    if data.format is not None:
+        return columns
     pair = [name for name in columns if name in (data.prompt, data.answer)]
     return pair if {data.prompt, data.answer} <= set(pair) else columns
 

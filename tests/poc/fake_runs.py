@@ -63,6 +63,21 @@ def mixed_pilot(folder: Path, prompts: int = 48, shares=(0.0, 0.1, 0.2, 0.5, 1.0
     return write_pilot(folder, config, dict(zip((a.label for a in config.arms), curves, strict=True)), prompts)
 
 
+def transfer_pilot(folder: Path, prompts: int = 24, measure=("math", "code", "logic")) -> Path:
+    """Each domain alone and the mix, for two models: +0.3 on the own domain, +0.1 by the mix, -0.05 elsewhere."""
+    config = PilotConfig(data={"measure": list(measure)}).transferred()
+    ends = {a.label: (0.41, 0.71 if len(a.domains) == 1 else 0.51) for a in config.arms}
+    write_pilot(folder, config, ends, prompts)
+    for arm in config.arms:
+        run_folder = folder / "arms" / f"{arm.label}-seed0"
+        facts = json.loads((run_folder / "environment.json").read_text())
+        facts["data"]["holdout"] = "+".join(arm.domains)
+        write_json(run_folder / "environment.json", facts)
+        for name in measure if len(arm.domains) > 1 else [m for m in measure if [m] != arm.domains]:
+            add_view(run_folder, f"domain-{name}", (0.41, 0.36 if len(arm.domains) == 1 else 0.51), prompts)
+    return folder
+
+
 def many_arms(folder: Path, prompts: int = 24) -> Path:
     """Fourteen arms of one model."""
     single = ("self_certainty", "token_entropy", "trajectory_entropy", "semantic_entropy", "majority_vote",

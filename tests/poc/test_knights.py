@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from poc import tasks
 from poc.records import Episode, Example, Group
 from poc.rewards.knights import knights_knaves
-from poc.tasks import logic
 
 KNIGHTS_TAGS, KNIGHTS_MARK = knights_knaves("tags"), knights_knaves("mark")
 PUBLIC = Path(__file__).parents[3] / "shared" / "data" / "kk_3_people_test.parquet"
@@ -71,7 +71,7 @@ def test_the_four_totals_of_logic_rl(text, total, fired):
 )
 def test_ways_to_list_everybody_once(answer):
     assert tags(tagged(answer)) == [BEST]
-    assert logic.score(Example("x", "?", GOLD, "logic"), tagged(answer)).correct  # the verifier of the hold-out agrees
+    assert tasks.score(Example("x", "?", GOLD, "logic"), tagged(answer)).correct  # the verifier of the hold-out agrees
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_ten_megabytes_take_linear_time(reward, answer, filler):
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(0, 10**6), st.sampled_from(logic.LEVELS), st.randoms())
+@given(st.integers(0, 10**6), st.integers(0, 6), st.randoms())
 def test_only_the_gold_itself_is_best_for_the_lab_s_own_puzzles(seed, level, rng):
     example, _ = tasks.draw("logic", seed, 0, level)
     pairs = [pair.split() for pair in example.answer.split(", ")]

@@ -1,5 +1,6 @@
-"""Knights and Knaves against a solver that knows nothing but the question's text."""
+"""Knights and Knaves against a solver that knows nothing but the question's text; which level is which puzzle."""
 
+import hashlib
 import re
 from itertools import product
 from pathlib import Path
@@ -12,12 +13,12 @@ from hypothesis import strategies as st
 
 from poc.config import Data
 from poc.records import Example
-from poc.tasks import logic
+from poc.tasks import draw, knights, logic
 from poc.tasks.rows import read_rows
 
 PUBLIC = Path(__file__).parents[3] / "shared" / "data" / "kk_3_people_test.parquet"
 SEEDS = st.integers(0, 10**9)
-LEVELS = st.sampled_from(logic.LEVELS)
+LEVELS = st.sampled_from(range(7))  # Knights and Knaves; the others have files of their own
 GOLD = Example("x", "?", "Ann knight, Bob knave", "logic")
 
 
@@ -137,10 +138,54 @@ def test_the_public_puzzles_gold_is_read_and_scored():
     for row, gold in zip(rows, golds, strict=True):
         assert set(gold) == set(columns)
         truth = {n: "knight" if k else "knave" for n, k in zip(row["names"], row["solution"], strict=True)}
-        assert logic.read_assignment(gold[columns[1]]) == truth
-        assert logic.read_assignment(row["solution_text"]) == truth
+        assert knights.read_assignment(gold[columns[1]]) == truth
+        assert knights.read_assignment(row["solution_text"]) == truth
         example = Example("x", gold[columns[0]], gold[columns[1]], "logic")
         assert logic.score(example, f"I tried them all.\n#### {gold[columns[1]]}").correct
         flipped = {"knight": "knave", "knave": "knight"}[truth[row["names"][0]]]
         wrong = ", ".join(f"{n} {flipped if n == row['names'][0] else k}" for n, k in truth.items())
         assert logic.score(example, f"#{wrong}").status == "wrong"
+
+
+def test_knights_stay_as_the_lab_models_learned_them():
+    """Computed with the code from before there were other puzzles."""
+    rows = [(*draw("logic", seed, i, level), i) for level in range(7) for seed in (0, 1) for i in range(30)]
+    worked = [logic.make(Random(i), level).worked for level in range(7) for i in range(30)]
+    text = repr([(e.question, e.answer, key) for e, key, _ in rows] + worked + [logic.instruction(x) for x in range(7)])
+    assert (
+        hashlib.sha256(text.encode()).hexdigest() == "585f1d8d115b37aa16144ac93d533939965fc095601dae82e197c713ea1886bf"
+    )
+    assert {logic.max_new_tokens(level) for level in range(7)} == {112} == {logic.MAX_NEW_TOKENS}
+
+
+def test_every_level_is_described_told_and_has_room_for_its_worked_solution():
+    assert len(logic.DESCRIPTIONS) == len(logic.LEVELS) == 13
+    for level in range(7, 13):
+        assert logic.instruction(level) != logic.INSTRUCTION
+        worked = [logic.make(Random(i), level).worked for i in range(100)]
+        assert max(map(len, worked)) < logic.max_new_tokens(level)
+
+
+@pytest.mark.parametrize("level", range(13))
+def test_what_one_kind_of_puzzle_is_answered_with_is_no_answer_to_another(level):
+    example, _ = draw("logic", 0, 0, level)
+    for other in range(13):
+        worked = logic.make(Random(5), other).worked
+        kind = (min(other, 7), other) if other < 7 else ((other + 1) // 2,)
+        mine = (min(level, 7), level) if level < 7 else ((level + 1) // 2,)
+        if kind != mine:
+            assert logic.score(example, worked).status == "unparsable"
+            assert logic.read(example.text, worked).answer is None
+
+
+def test_echoing_the_instruction_is_never_right():
+    for level in range(7, 13):
+        for index in range(100):
+            example, _ = draw("logic", 3, index, level)
+            assert logic.score(example, logic.instruction(level)).status == "unparsable"
+            assert not logic.score(example, f"{logic.instruction(level)} {example.text}").correct
+
+
+def test_a_gold_that_is_no_full_answer_is_the_callers_mistake():
+    with pytest.raises(ValueError, match="no full answer"):
+        logic.score(Example("x", "Ann, Bob stand in a line.", "Ann", "logic", 7), "#Ann, Bob")

@@ -11,7 +11,7 @@ from poc.records import Example
 from poc.tasks import math
 
 SEEDS = st.integers(0, 10**9)
-LEVELS = st.sampled_from(math.LEVELS)
+LEVELS = st.sampled_from(range(4))  # bare sums; what reasoning_gym draws is in test_math_levels
 
 
 def calculate(expression: str) -> int:

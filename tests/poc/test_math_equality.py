@@ -248,7 +248,7 @@ def test_an_interrupt_leaves_no_reply_behind(fresh, monkeypatch):
     def interrupted(timeout):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(fresh, "_receive", interrupted)
+    monkeypatch.setattr(fresh.channel, "receive", interrupted)
     with pytest.raises(KeyboardInterrupt):
         fresh.ask({"op": "parse", "a": "1/2"}, PATIENT)
     monkeypatch.undo()
@@ -257,13 +257,13 @@ def test_an_interrupt_leaves_no_reply_behind(fresh, monkeypatch):
 
 def test_the_worker_ends_with_its_parent(fresh):
     fresh.start()
-    fresh.process.stdin.close()
+    fresh.channel.close()
     assert fresh.process.wait(30) == 0
 
 
 def test_the_worker_ends_itself_when_nobody_kills_it(fresh):
     fresh.start()
-    fresh._send({"op": "parse", "a": HANG, "limit": -4.5})  # the alarm rings 5 seconds after the limit
+    fresh.channel.send({"op": "parse", "a": HANG, "limit": -4.5}, PATIENT)  # the alarm rings 5 seconds after the limit
     assert fresh.process.wait(30) == -signal.SIGALRM
 
 

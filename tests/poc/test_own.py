@@ -264,3 +264,34 @@ def test_public_knights_as_own_data():
             not tasks.score(example, f"#### {example.answer.replace('knight', 'knave')}").correct
             or "knight" not in example.answer
         )
+
+
+def test_training_questions_that_copy_a_measured_one_are_left_out_and_told(tmp_path):
+    rows = [{"prompt": f"Name the {n}th letter of the row, please", "answer": "a"} for n in range(30)]
+    whole = load(jsonl(tmp_path, rows), train=20, holdout=5, canary=5)
+    measured = [e.question for e in whole["holdout"] + whole["canary"]]
+    added = [{"prompt": question.upper()} for question in measured[:4]]  # unlabelled, so they can only be trained on
+    splits, notes = own.load_with_notes(Data(file=jsonl(tmp_path, rows + added), train=24, holdout=5, canary=5))
+    assert splits["holdout"] == whole["holdout"] and splits["canary"] == whole["canary"]
+    assert sorted(e.id for e in splits["train"]) == sorted(e.id for e in whole["train"])
+    leaks = notes["leaks"]
+    assert leaks["left_out"] == leaks["exact"] == 4 and leaks["copies_within_train"] == 0
+    ids = {e.id for part in whole.values() for e in part}
+    assert len(leaks["examples"]) == 3 and all(
+        train not in ids and other in ids for train, other, _ in leaks["examples"]
+    )
+
+
+def test_a_leak_makes_room_for_the_next_question(tmp_path):
+    rows = [{"prompt": f"Name the {n}th letter of the row, please", "answer": "a"} for n in range(30)]
+    added = [{"prompt": row["prompt"].upper()} for row in rows]
+    splits, notes = own.load_with_notes(Data(file=jsonl(tmp_path, rows + added), train=20, holdout=5, canary=5))
+    assert len(splits["train"]) == 20 and notes["leaks"]["left_out"] > 0
+    measured = {e.question.upper() for e in splits["holdout"] + splits["canary"]}
+    assert not measured & {e.question.upper() for e in splits["train"]}
+
+
+def test_only_copies_to_train_on_is_an_error(tmp_path):
+    rows = [{"prompt": "who is it", "answer": "a"}, {"prompt": "Who is it?", "answer": "a"}, {"prompt": "WHO is it"}]
+    with pytest.raises(InputError, match="every question that is left for training copies a measured one"):
+        load(jsonl(tmp_path, rows), train=1, holdout=2, canary=0)

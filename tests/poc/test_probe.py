@@ -79,7 +79,7 @@ def test_a_probe_changes_no_weight(tiny_folder, tiny_policy):
     encode, _ = pilot.prompt_encoder(job, tiny_policy)
     before = [p.detach().clone() for p in tiny_policy.trainable()]
     found = probe.probe(
-        tiny_policy, pilot.prepare([job])[0]["train"], config, encode=encode, cluster=exact, chat=True
+        tiny_policy, pilot.prepare([job]).of(job)["train"], config, encode=encode, cluster=exact, chat=True
     )  # fmt: skip
     assert found.prompts == 6 and found.seconds[1] > 0
     assert all((p == b).all() and p.grad is None for p, b in zip(tiny_policy.trainable(), before, strict=True))

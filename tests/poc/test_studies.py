@@ -91,7 +91,7 @@ def test_rules_are_told_where_they_are_scored(tmp_path):
         tmp_path / "x", "toy", None, pilot.resolve(load(RunConfig, None, [*options, "motivation.condition=full"]))
     )
     policy = load_policy("lab:instruct", quantization="none", lora_rank=1, lora_alpha=1)
-    staged = pilot.stage(job, policy, pilot.prepare([job])[0])
+    staged = pilot.stage(job, policy, pilot.prepare([job]).of(job))
     prompts = {e.answer is None: policy.tokenizer.decode(staged.encode(e)) for e in staged.examples}
     assert "answer" in prompts[False] and "format +1" not in prompts[False]
     assert "format +1" in prompts[True] and "is right" not in prompts[True]
@@ -250,7 +250,7 @@ def test_levels_come_in_equal_shares_and_unseen_ones_are_measured(tiny_folder):
     config = load(RunConfig, None, [f"model={tiny_folder}", "data={domain: logic, levels: [0, 1], ood_levels: [3], "
                   "train: 9, holdout: 6, canary: 3}"])  # fmt: skip
     job = pilot.Job(None, "toy", None, pilot.resolve(config))
-    data = pilot.prepare([job])[0]
+    data = pilot.prepare([job]).of(job)
     assert {split: [e.level for e in part] for split, part in data.items()} == {
         "train": [0] * 5 + [1] * 4, "holdout": [0] * 3 + [1] * 3, "canary": [0, 0, 1], "level-3": [3] * 6,
     }  # fmt: skip
