@@ -31,10 +31,10 @@ from poc.config import RunConfig, Train
 from poc.models import Policy
 from poc.objective import advantages, policy_loss
 from poc.pilot import Job
-from poc.records import Group, InputError
+from poc.records import Group, InputError, RunError
 from poc.statistics import bootstrap_interval
 from poc.trainer import reward_tables
-from poc.update import RunError, batches, token_logp
+from poc.update import batches, token_logp
 
 NAMES = (
     "self_certainty", "token_entropy", "trajectory_entropy", "semantic_entropy", "majority_vote", "verifiable",

@@ -17,7 +17,7 @@ from poc import rewards, runfolder, sources, tasks
 from poc.config import FORMATS, NEED_LABELS, Arm, PilotConfig, RunConfig
 from poc.display import Watch
 from poc.motivation import motivation
-from poc.records import Example, InputError
+from poc.records import Example, InputError, RunError
 from poc.rewards import hybrid, meanings
 from poc.rewards.meanings import Clustering
 
@@ -349,8 +349,6 @@ def _facts(job: Job, policy, data: Data, prompt: dict, labels: int) -> dict:
 @contextmanager
 def _outcome(folder: runfolder.RunFolder, name: str, watch: Watch) -> Iterator[dict]:
     """Writes outcome.json whatever happens; a RunError ends this run only, anything else goes on up."""
-    from poc.update import RunError
-
     began, state = time.perf_counter(), {"status": "failed", "reason": None}
     try:
         yield state

@@ -16,6 +16,10 @@ class InputError(ValueError):
     """What the user gave is wrong: one line that says what, where and the way out. The command line exits with 2."""
 
 
+class RunError(RuntimeError):
+    """A run cannot go on, in one line; the other runs of a pilot can."""
+
+
 @dataclass(frozen=True, slots=True)
 class Example:
     """One question. `answer` is the gold: hidden from every label-free reward, None where nobody knows it.

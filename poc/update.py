@@ -17,11 +17,7 @@ from vocab_kernels import linear_token_stats
 from poc.config import Train
 from poc.models import Policy
 from poc.objective import policy_loss
-from poc.records import Group
-
-
-class RunError(RuntimeError):
-    """The run cannot go on: one line that says what happened, where, and the way out."""
+from poc.records import Group, RunError
 
 
 @dataclass(frozen=True, slots=True)

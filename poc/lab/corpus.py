@@ -19,8 +19,8 @@ SIX = {
     ("simulation", 0): 0.25, ("table", 0): 0.1,
 }  # fmt: skip
 INSTRUCT = {
-    ("math", 0): 0.22, ("code", 0): 0.05, ("science", 0): 0.3, ("logic", 0): 0.12, ("logic", 1): 0.12,
-    ("simulation", 0): 0.07, ("table", 0): 0.12,
+    ("math", 0): 0.22, ("code", 0): 0.03, ("science", 0): 0.36, ("logic", 0): 0.12, ("logic", 1): 0.12,
+    ("simulation", 0): 0.03, ("table", 0): 0.12,
 }  # fmt: skip
 Text = tuple[str, str]  # prompt, completion
 

@@ -7,8 +7,7 @@ or order of the completions enters.
     math         the same mathematical object: 1/2, 0.5 and \\frac{1}{2} (poc.scoring.math_equality)
     entailment   each entails the other in the eyes of a judge (poc.judges): for free text, marked or not
 
-What has no answer gets None: nothing readable, or an answer that repeats the question (own questions only: the answers
-of generated domains are read as numbers and assignments).
+What has no answer gets None: nothing readable, or an answer that repeats the question.
 """
 
 import re
@@ -17,7 +16,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from poc.records import Episode, Group
-from poc.tasks import own
 from poc.tasks.answers import normalise, parse_number, says_something, spell
 
 Labels = Sequence[int | None]
@@ -78,8 +76,6 @@ def entailed(judge) -> Clustering:
 def answers(group: Group, unmarked: bool = False) -> list[str | None]:
     """Answer of each episode, None for a copy of the question; `unmarked`: the whole text stands in for a mark."""
     given = [_given(episode, unmarked) for episode in group.episodes]
-    if group.example.domain != own.NAME:
-        return given
     return [None if answer and copies(answer, group.example.text) else answer for answer in given]
 
 

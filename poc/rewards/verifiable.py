@@ -4,7 +4,7 @@ verifiable: 1 for a right marked answer, else 0 (GURU, arXiv 2506.14965: binary,
 format: 1 for a completion that ends with a readable marked answer, right or wrong, else 0. It needs no label.
 """
 
-from poc.records import Episode, Group
+from poc.records import Episode, Group, RunError
 from poc.rewards.rules import Rule, RuleReward
 
 
@@ -17,7 +17,7 @@ def check_gold(name: str, group: Group, present: bool) -> None:
 def _verified(group: Group, episode: Episode) -> tuple[str]:
     check_gold("verifiable", group, episode.verdict is not None)
     if episode.verdict.status == "error":
-        raise ValueError(
+        raise RunError(
             f"reward verifiable: the verifier of {group.example.domain} failed on a completion of {group.example.id}: "
             "that is its own defect, no reward of 0"
         )

@@ -187,6 +187,8 @@ def _root(parent: dict, node: tuple) -> tuple:
 class Worker(Process):
     """The process of `worker.py`, started by the first `ask`. Not for several threads at once."""
 
+    ready = False  # has said that it is
+
     def ask(self, request: dict, timeout: float) -> bool:
         """The worker's reply, False after `timeout` seconds. A worker that dies is asked once more: it may not be at
         fault (the system ran out of memory), and an answer that does kill it kills it again."""
@@ -197,6 +199,8 @@ class Worker(Process):
                 return self.channel.receive(timeout)["ok"]
             except TimeoutError:
                 self.stop()
+                self._launch()  # imports while nobody waits for it
+                _TIMEOUTS.count = timeouts() + 1
                 return False
             except GONE:
                 self.stop()
@@ -206,24 +210,36 @@ class Worker(Process):
         return False
 
     def start(self) -> None:
-        if self.running:
+        if self.running and self.ready:
             return
-        self.stop()
+        if not self.running:
+            self.stop()
+            self._launch()
+        first = self.channel.receive(START_TIMEOUT)
+        if "error" in first:
+            raise InputError(f"math-verify cannot be used ({first['error']}): pip install math-verify")
+        self.ready = True
+
+    def _launch(self) -> None:
         found = importlib.util.find_spec("math_verify")
         if found is None:
             raise InputError(
                 "comparing answers by meaning needs math-verify, which is missing: pip install math-verify"
             )
+        self.ready = False
         self.launch("worker.py", _folder(found.origin))
-        first = self.channel.receive(START_TIMEOUT)
-        if "error" in first:
-            raise InputError(f"math-verify cannot be used ({first['error']}): pip install math-verify")
 
 
 def _folder(origin: str) -> str:
     return str(Path(origin).resolve().parent.parent)
 
 
+def timeouts() -> int:
+    """How many requests of this thread have taken too long so far."""
+    return getattr(_TIMEOUTS, "count", 0)
+
+
+_TIMEOUTS = threading.local()
 _WORKER = Worker()
 _REPLIES: OrderedDict[tuple, bool] = OrderedDict()
 _LOCK = threading.Lock()

@@ -3,7 +3,7 @@
 Each domain has a supervisor, started when first needed and kept, and servers forked from it, which read and score one
 completion at a time, SERVERS at once; one that takes too long is killed and a fork replaces it in milliseconds. Where a
 domain's OWN_PROCESS(example) holds, score() is called here, in threads, because it hands the completion to a killable
-process of its own; read() is not.
+process of its own; read() is not. Their breaker is that of `_score_apart`.
 
 Hostile completions must neither delay a step nor harm the others in it, so those that take long are put off. With n
 different completions, N servers, B seconds of budget and f seconds for a fork (2 to 4 ms, more on a busy machine):
@@ -35,6 +35,10 @@ from poc.scoring import servers
 from poc.scoring.servers import Grade, Job, Servers
 
 FIRST = (0.005, 0.05)  # seconds
+APART = (0.06, 0.25)  # seconds of the first look where score() is called here; a sandboxed program takes 0.02
+LAST_LOOK = 1.0  # seconds for all of the second look together, if the budget is used up: a few slow ones are innocent
+MOST_LATE = 8  # comparisons of formulas in one call that may take too long, each about a second with its new worker
+THREADS = os.cpu_count() or 1
 MODULE = "poc.tasks"  # tests put a double in its place
 
 _LOCK = threading.Lock()
@@ -46,17 +50,18 @@ def grade(
 ) -> list[Grade]:
     """The grade of each text as a completion of the example beside it.
 
-    `limit`: seconds for one completion; `budget`: seconds for all of them together (default: twice the limit). Neither
-    counts for score() where OWN_PROCESS holds. Verdict statuses: timeout for a completion that took too long or killed
-    two servers; error where the verifier raised on this completion though not on an empty one, a defect that a
-    RuntimeWarning names. Raises InputError (a ValueError) for a gold that the verifier cannot use or a library that is
-    missing, ValueError for lists of unequal length, RuntimeError where a verifier cannot start.
+    `limit`: seconds for one completion; `budget`: seconds for all of them together (default: twice the limit). Both
+    count for read(), and again for score() where OWN_PROCESS holds. Verdict statuses: timeout for a completion that
+    took too long or killed two servers; error where the verifier raised on this completion though not on an empty one,
+    a defect that a RuntimeWarning names. Raises InputError (a ValueError) for a gold that the verifier cannot use or a
+    library that is missing, ValueError for lists of unequal length, RuntimeError where a verifier cannot start.
     """
     jobs = _jobs(examples, texts, limit)
     different = list(dict.fromkeys(jobs.values()))
+    budget = 2 * limit if budget is None else budget
     with _LOCK:
-        _look(different, limit, 2 * limit if budget is None else budget)
-    _score_apart([job for job in different if job.apart and job.grade and not job.grade.verdict])
+        _look(different, limit, budget)
+    _score_apart([job for job in different if job.apart and job.grade and not job.grade.verdict], limit, budget)
     with _LOCK:
         _blame([job for job in different if job.error])
     return [jobs[id(example), text].grade for example, text in zip(examples, texts, strict=True)]
@@ -64,11 +69,11 @@ def grade(
 
 def _jobs(examples: Sequence[Example], texts: Sequence[str], limit: float) -> dict[tuple[int, str], Job]:
     """(identity of the example, text) -> its job; equal examples share their jobs."""
-    apart, same, found, jobs = _apart(), {}, {}, {}
+    same, found, jobs = {}, {}, {}
     for example, text in zip(examples, texts, strict=True):
         if id(example) not in same:
             record = asdict(example)
-            same[id(example)] = repr(record), record, apart(example)
+            same[id(example)] = repr(record), record, _apart(example)
         key, record, own = same[id(example)]
         if (key, text) not in found:
             found[key, text] = Job(example, record, text, own, limit)
@@ -76,16 +81,15 @@ def _jobs(examples: Sequence[Example], texts: Sequence[str], limit: float) -> di
     return jobs
 
 
-def _apart():
-    """example -> whether score() hands its completions to a process of its own."""
+def _module(example: Example):
     tasks = import_module(MODULE)
+    return tasks.DOMAINS[example.domain] if example.domain in tasks.DOMAINS else tasks.own
 
-    def apart(example: Example) -> bool:
-        module = tasks.DOMAINS[example.domain] if example.domain in tasks.DOMAINS else tasks.own
-        own_process = getattr(module, "OWN_PROCESS", None)
-        return own_process is not None and own_process(example)
 
-    return apart
+def _apart(example: Example) -> bool:
+    """Whether score() hands its completions to a process of its own."""
+    own_process = getattr(_module(example), "OWN_PROCESS", None)
+    return own_process is not None and example.answer is not None and own_process(example)
 
 
 def _look(jobs: Sequence[Job], limit: float, budget: float) -> None:
@@ -123,21 +127,52 @@ def _servers(domain: str) -> Servers:
     return _SERVERS.setdefault(domain, Servers(MODULE, domain))
 
 
-def _score_apart(jobs: Sequence[Job]) -> None:
-    """score() here, for those that hand it on; as many at once as there are cores."""
-    jobs = [job for job in jobs if job.example.answer is not None]
+def _score_apart(jobs: Sequence[Job], limit: float, budget: float) -> None:
+    """score() here, for those that hand it on; in two looks as well, where the domain can be given less time.
+
+    Where it cannot, MOST_LATE completions may take too long; after them the rest is judged "timeout" unseen.
+    """
+    timed = [job for job in jobs if _timed(job)]
+    whole = [job for job in jobs if not _timed(job)]
+    end = time.monotonic() + budget
+    _score_all(timed, min(limit, max(APART[0], min(APART[1], THREADS * budget / (2 * max(1, len(timed)))))))
+    late = [job for job in timed if _late(job)]
+    for i in range(0, len(late), THREADS):  # fairly: each its share of what is left, those before it having used less
+        left = max(end - time.monotonic(), LAST_LOOK * (1 - i / len(late)))
+        _score_all(late[i : i + THREADS], min(limit, left * THREADS / (len(late) - i)))
+    for i in range(0, len(whole), THREADS):
+        if sum(map(_late, whole[:i])) < MOST_LATE:
+            _score_all(whole[i : i + THREADS], limit)
+        else:
+            [job.refuse("timeout") for job in whole[i : i + THREADS]]
+
+
+def _timed(job: Job) -> bool:
+    return hasattr(_module(job.example), "score_within")
+
+
+def _late(job: Job) -> bool:
+    return job.grade.verdict is not None and job.grade.verdict.status == "timeout"
+
+
+def _score_all(jobs: Sequence[Job], seconds: float) -> None:
+    """As many at once as there are cores."""
     if not jobs:
         return
-    threads = ThreadPoolExecutor(os.cpu_count())
+    threads = ThreadPoolExecutor(THREADS)
     try:
-        list(threads.map(_score_here, jobs))
+        list(threads.map(partial(_score_here, seconds=seconds), jobs))
     finally:
         threads.shutdown(cancel_futures=True)  # on an interrupt: not those that have not begun
 
 
-def _score_here(job: Job) -> None:
+def _score_here(job: Job, seconds: float) -> None:
+    tasks = import_module(MODULE)
     try:
-        verdict = import_module(MODULE).score(job.example, job.text)
+        if _timed(job):
+            verdict = tasks.DOMAINS[job.example.domain].score_within(job.example, job.text, seconds)
+        else:
+            verdict = tasks.score(job.example, job.text)
         job.grade = job.grade._replace(verdict=verdict)
     except Exception as error:
         job.error = type(error).__name__, str(error)
@@ -168,7 +203,7 @@ def _without_text(job: Job) -> tuple[str, str] | None:
     """The error of an empty completion of the same example."""
     probe = replace(job, text="", grade=Grade(None, False, None) if job.apart else None, error=None, deaths=0)
     if job.apart:
-        _score_here(probe)
+        _score_here(probe, job.limit)
     else:
         _servers(job.example.domain).look([probe], lambda job, left: job.limit)
     return probe.error

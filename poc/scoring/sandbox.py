@@ -6,10 +6,10 @@ the right ones. What runs inside is poc.scoring.inside, one start per program, n
 
 bubblewrap first: every namespace its own, an empty read-only root with just the interpreter, its library and the
 system's shared libraries, uid 65534, no capability, no environment, no /proc; /tmp is empty and takes no files. A
-seccomp filter (poc.scoring.seccomp) refuses new processes, threads and sockets, also to root; the program is the first
-process of its namespace, so nothing in there outlives it, and it dies with this one. Else docker or podman with the same limits, if a Python image lies on this machine: nothing is
-pulled. Else InputError. Memory is the address space of the one process there can be. Only the standard library can be
-imported, and the program's own prints go nowhere.
+seccomp filter (poc.scoring.seccomp) refuses new processes, threads and sockets, also to root. The program is the first
+process of its namespace, so nothing in there outlives it, and it dies with this one. Else docker or podman with the
+same limits, if a Python image lies on this machine: nothing is pulled. Else InputError. Memory is the address space of
+the one process there can be. Only the standard library can be imported; what the program prints goes nowhere.
 """
 
 import contextlib
@@ -230,10 +230,14 @@ def _end(process: subprocess.Popen, info: int) -> None:
     Killing bubblewrap would do that too, but leave a zombie to whoever adopts orphans, and not everybody reaps them.
     """
     try:
-        os.set_blocking(info, False)
-        os.kill(json.loads(os.read(info, 4096))["child-pid"], signal.SIGKILL)
-        process.wait(1.0)
-    except (OSError, ValueError, KeyError, subprocess.TimeoutExpired):  # it ended before, or never got so far
+        # It is told as soon as that process exists. Before, bubblewrap must not be killed: the process would wait for
+        # it forever.
+        with selectors.DefaultSelector() as selector:
+            selector.register(info, selectors.EVENT_READ)
+            told = os.read(info, 4096) if selector.select(START) else b""
+        os.kill(int(told.partition(b'"child-pid":')[2].split()[0].rstrip(b",")), signal.SIGKILL)  # JSON's beginning
+        process.wait(START)
+    except (OSError, ValueError, IndexError, subprocess.TimeoutExpired):  # it ended before, or never got so far
         process.kill()
     process.wait()
     process.stdout.close()

@@ -18,6 +18,7 @@ from typing import Any
 
 from poc.config import DOMAIN_LEVELS
 from poc.records import Example, InputError, Verdict
+from poc.scoring import math_equality
 from poc.tasks import words
 from poc.tasks.answers import (
     MAX_TEXT,
@@ -46,6 +47,7 @@ DESCRIPTIONS = (
 CLUSTER = "math"  # how semantic_entropy compares its answers (poc.config.Semantic)
 INSTRUCTION = "Work it out, then end with # and the number."
 MAX_NEW_TOKENS = 32  # enough for a worked solution, one token a character (lab models), at level 0
+PATIENCE = 0.7  # seconds for parsing a LaTeX answer, and again for comparing it: with a new worker below 2 in all
 
 
 LONGEST = {4: 96, 5: 768}  # characters of a worked solution, and the end token
@@ -148,18 +150,18 @@ def _score_object(gold: str, text: str) -> Verdict:
     marked, last = marked_answer(text)
     if not marked or not says_something(marked):
         return Verdict("unparsable", False, False, marked)
+    before = math_equality.timeouts()
     right = _equal(gold, marked)
+    status = "correct" if right else "timeout" if math_equality.timeouts() > before else "wrong"
     tail = normalise(text[-MAX_TEXT:].rpartition("\n")[2])
-    return Verdict("correct" if right else "wrong", last, right or tail == normalise(gold), marked)
+    return Verdict(status, last, right or tail == normalise(gold), marked)
 
 
 def _equal(gold: str, answer: str) -> bool:
     """Whether both mean the same; "x = ..." may be left out or added, once."""
-    from poc.scoring.math_equality import classes
-
     if "=" not in gold and "=" in _NAMED.sub("", answer, count=1):
         return False
-    first, second = classes([gold, answer])
+    first, second = math_equality.classes([gold, answer], timeout=PATIENCE)
     return first is not None and first == second
 
 

@@ -20,11 +20,11 @@ from poc.display import Watch
 from poc.equivalence import NAMES, PAIRS, cosine, gradient, measure, rank_agreement, rank_correlation, tied
 from poc.equivalence_page import page, rows
 from poc.objective import advantages, policy_loss
-from poc.records import Episode, Example, Group, InputError, Verdict
+from poc.records import Episode, Example, Group, InputError, RunError, Verdict
 from poc.rewards import REWARDS
 from poc.rewards.meanings import exact, with_meanings
 from poc.rollout import sample
-from poc.update import RunError, optimise
+from poc.update import optimise
 
 SMALL = [
     "data.train=16", "data.holdout=4", "data.canary=2", "train.prompts_per_step=4", "train.group_size=6",

@@ -19,7 +19,7 @@ from dataclasses import replace
 import pytest
 
 from poc import rewards, tasks
-from poc.records import Episode, Example, Group, InputError, Verdict
+from poc.records import Episode, Example, Group, InputError, RunError, Verdict
 from poc.rewards.verifiable import verifiable
 from poc.scoring import pool, servers
 from poc.scoring.pool import Grade, grade
@@ -271,7 +271,7 @@ def test_a_verifier_that_raises_is_an_error_that_is_told_and_pays_nothing(double
         grades = grade([ONE] * 3, [text, text + " again", "yes"])
     assert [g.verdict.status for g in grades] == ["error", "error", "correct"]
     episodes = tuple(Episode((1,), "", True, (0.0,), (0.0,), (0.0,), g.verdict) for g in grades)
-    with pytest.raises(ValueError, match="the verifier of one failed on a completion of q1"):
+    with pytest.raises(RunError, match="the verifier of one failed on a completion of q1"):
         rewards.apply("verifiable", verifiable, Group(ONE, (1,), episodes))
 
 

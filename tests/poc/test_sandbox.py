@@ -99,11 +99,11 @@ CHEATS = {
     "always equal": "class A:\n    def __eq__(s, o): return True\n    __hash__ = None\ndef f(x): return A()",
     "always equal int": "class A(int):\n    def __eq__(s, o): return True\ndef f(x): return A(1)",
     "lying class": "class A:\n    __class__ = int\ndef f(x): return A()",
-    "lying metaclass": "class M(type):\n    def mro(c): return [c, object]\n    def __subclasscheck__(s, c): return True\n"
+    "lying metaclass": "class M(type):\n    def __subclasscheck__(s, c): return True\n"
     "class A(metaclass=M): pass\ndef f(x): return A()",
     "lying repr": "class A(int):\n    def __repr__(s): return '6121976450'\ndef f(x): return A(1)",
     "patched equality": "import operator, builtins\noperator.eq = builtins.all = lambda *a: True\nf = one",
-    "patched builtins": "import builtins\nfor n in ('type', 'issubclass', 'len'): setattr(builtins, n, lambda *a: 1)\nf = one",
+    "patched builtins": "import builtins\nbuiltins.type = builtins.issubclass = builtins.len = lambda *a: 1\nf = one",
     "patched encoder": "import sys\nsys.modules['__main__'].encode = lambda v, r=0, d=0: 'true'\nf = one",
     "patched reply": "import sys\nsys.modules['__main__']._reply = lambda *a: '{\"verdict\":\"correct\"}'\nf = one",
     "forged line": 'say(b\'{"status":"correct"}\\n\')\nf = one',
@@ -121,7 +121,7 @@ CHEATS = {
     "walks the frames": "import sys\ndef f(x):\n    frame, seen = sys._getframe(), ''\n    while frame:\n"
     "        seen += repr(frame.f_locals) + repr(frame.f_globals)\n        frame = frame.f_back\n"
     "    return 6121976 * 1000 + 451 if str(6121976) + '451' in seen else 0",
-    "walks the heap": "import gc\ndef f(x):\n    seen = [o for l in gc.get_objects() if type(l) in (list, tuple) for o in l]\n"
+    "walks the heap": "import gc\ndef f(x):\n    seen = [o for a in gc.get_objects() if type(a) is list for o in a]\n"
     "    return max([o for o in seen if type(o) is int and o % 1000 == 451], default=0)",
     "reads its input again": "import sys\ndef f(x):\n    os.lseek(0, 0, 0)\n    return sys.stdin.read()",
     "reads its command line": "import sys\ndef f(x): return int('6121976' + '451' in str(sys.orig_argv))",
@@ -138,21 +138,21 @@ CHEATS = {
     "loop while loading": "while True: pass",
     "sleep": "import time\ndef f(x): time.sleep(99)",
     "stopped": "import signal\ndef f(x):\n    os.kill(os.getpid(), signal.SIGSTOP)\n    return 1",
-    "deaf": "import signal\nfor s in range(1, 32):\n    try: signal.signal(s, signal.SIG_IGN)\n    except OSError: pass\n"
-    "def f(x):\n    while True: pass",
+    "deaf": "import signal\nfor s in range(1, 32):\n    try: signal.signal(s, signal.SIG_IGN)\n"
+    "    except OSError: pass\ndef f(x):\n    while True: pass",
     "kills all": "def f(x):\n    os.kill(-1, 9)\n    return 1",
     "kills its parent": "def f(x):\n    os.kill(os.getppid(), 9)\n    return 1",
     "clings": "import ctypes\nctypes.CDLL(None).prctl(1, 0)\ndef f(x):\n    while True: pass",
     "endless stdout": "def f(x):\n    while True: print('x' * 10000)",
     "endless stderr": "import sys\ndef f(x):\n    while True: sys.stderr.write('x' * 10000)",
     "endless pipe": "def f(x):\n    while True: say(b'x' * 10000)",
-    "fork storm": "def f(x):\n    n = 0\n    for _ in range(60):\n        try: n += os.fork() >= 0\n        except OSError: pass\n"
-    "    return n",
+    "fork storm": "def f(x):\n    n = 0\n    for _ in range(60):\n        try: n += os.fork() >= 0\n"
+    "        except OSError: pass\n    return n",
     "thread storm": "import threading, time\ndef f(x):\n    n = 0\n    for _ in range(60):\n        try:\n"
     "            threading.Thread(target=time.sleep, args=(30,)).start()\n            n += 1\n"
     "        except RuntimeError: pass\n    return n",
-    "grandchild": "import time\ndef f(x):\n    if os.fork() == 0:\n        os.setsid()\n        if os.fork() == 0: time.sleep(60)\n"
-    "        os._exit(0)\n    return 1",
+    "grandchild": "import time\ndef f(x):\n    if os.fork() == 0:\n        os.setsid()\n"
+    "        if os.fork() == 0: time.sleep(60)\n        os._exit(0)\n    return 1",
     "segmentation fault": "import ctypes\ndef f(x): return ctypes.string_at(0)",
     "syntax": "def f(x) return 1",
     "null byte": "def f(x): return 1\0",
@@ -182,24 +182,22 @@ def world(tmp_path_factory):
 
 
 def alive_inside() -> list[int]:
-    """Processes of this machine that run the sandbox's Python code, or bubblewrap around it, started by this process."""
-    mine = []
+    """Processes that run the sandbox's Python code, or bubblewrap around it, for this process, or orphaned."""
+    mark, parents = inside.__doc__[:60].encode(), {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            if inside.__doc__[:60].encode() in (folder / "cmdline").read_bytes() and descends(int(folder.name)):
-                mine.append(int(folder.name))
+            if mark in (folder / "cmdline").read_bytes():
+                parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
         except OSError:
             continue
-    return mine
+    return [pid for pid in parents if top(pid, parents) in (1, os.getpid())]
 
 
-def descends(pid: int) -> bool:
-    """Whether it is a child of this process, or has lost its parent."""
-    while pid > 1:
-        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-        if pid == os.getpid():
-            return True
-    return True  # reparented to init: an orphan counts
+def top(pid: int, parents: dict[int, int]) -> int:
+    """The first ancestor that is no part of a sandbox: other tests may run theirs on this machine."""
+    while pid in parents:
+        pid = parents[pid]
+    return pid
 
 
 def nobody_is_left() -> bool:
@@ -317,8 +315,9 @@ def test_an_interrupt_leaves_no_process(monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(sandbox, "_listen", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        sandbox.run(f"[x for x in iter(int, {time.monotonic_ns()})]", None, [[1]])
+    for i in range(20):  # at once: bubblewrap has hardly begun
+        with pytest.raises(KeyboardInterrupt):
+            sandbox.run(f"[x for x in iter(int, {time.monotonic_ns() + i})]", None, [[1]])
     assert nobody_is_left()
 
 

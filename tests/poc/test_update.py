@@ -5,9 +5,9 @@ import torch
 
 from poc.config import Train
 from poc.objective import policy_loss
-from poc.records import Example, Group
+from poc.records import Example, Group, RunError
 from poc.rollout import sample
-from poc.update import RunError, batches, optimise, token_logp
+from poc.update import batches, optimise, token_logp
 
 PROMPTS = [[10, 11, 12], [20, 21, 22, 23, 24, 25]]
 ADVANTAGES = torch.tensor([[1.0, -1.0, 0.0, 0.5], [0.3, 0.0, -2.0, 1.0]], dtype=torch.float64)
