@@ -3,6 +3,7 @@
 import string
 from itertools import islice
 from random import Random
+from statistics import fmean
 
 import pytest
 import torch
@@ -15,10 +16,12 @@ from poc.evaluate import evaluate
 from poc.lab import corpus, tokenizer
 from poc.lab.__main__ import fit, new_model
 from poc.models import load_policy
+from poc.scoring import sandbox
 from poc.sources import LAB
 from poc.tasks import DOMAINS, split_of
 
 PAIR = ("base", "instruct")
+MEASURED = [name for name in tasks.DOMAINS if name != "code" or sandbox.level() != "none"]
 
 
 def test_weights_are_small_and_load_as_any_model_does():
@@ -42,16 +45,16 @@ def test_the_corpus_holds_no_hold_out_question():
     """Every text it draws is a train-split problem, answered right."""
     rng = Random(0)
     keys = {}
-    for domain, level in corpus.ALL:
+    for domain, level in corpus.SIX:
         keys |= {p.question: p.key for p in (DOMAINS[domain].make(Random(i), level) for i in range(3000))}
-    seen = [corpus.draw(rng, corpus.ALL, corpus.base_text)[0].rstrip("\n") for _ in range(3000)]
+    seen = [corpus.draw(rng, corpus.SIX, corpus.base_text)[0].rstrip("\n") for _ in range(3000)]
     known = [keys[question] for question in seen if question in keys]
     assert len(known) > 300 and {split_of(key) for key in known} == {"train"}
 
 
 def test_instruct_text_is_what_the_chat_template_makes():
     tok = tokenizer.build(chat=True)
-    prompt, completion = corpus.instruct_text("math", "1+2=?", "1+2=3 #3")
+    prompt, completion = corpus.instruct_text("math", 0, "1+2=?", "1+2=3 #3")
     messages = [{"role": "system", "content": DOMAINS["math"].INSTRUCTION}, {"role": "user", "content": "1+2=?"}]
     assert tok.apply_chat_template(messages, tokenize=False, add_generation_prompt=True) == prompt
     assert completion.endswith("<eos>")
@@ -62,7 +65,7 @@ def test_training_is_deterministic():
     models = []
     for _ in range(2):
         model = new_model(tok)
-        fit(model, corpus.batches(tok, corpus.base_text, corpus.ALL, Random(2), 4), steps=3, learning_rate=1e-3)
+        fit(model, corpus.batches(tok, corpus.base_text, corpus.SIX, Random(2), 4), steps=3, learning_rate=1e-3)
         models.append(model)
     for one, two in zip(*(m.parameters() for m in models), strict=True):
         assert torch.equal(one, two)
@@ -71,11 +74,11 @@ def test_training_is_deterministic():
 
 def test_batches_train_the_completion_only():
     tok = tokenizer.build(chat=False)
-    for ids, labels in islice(corpus.batches(tok, corpus.base_text, corpus.ALL, Random(3), 8), 4):
+    for ids, labels in islice(corpus.batches(tok, corpus.base_text, corpus.SIX, Random(3), 8), 4):
         for row, label in zip(ids.tolist(), labels.tolist(), strict=True):
             kept = [token for token in label if token != -100]
             text = tok.decode(row[: row.index(tok.eos_token_id) + 1])
-            assert tok.decode(kept) == text.partition("\n")[2] and kept[-1] == tok.eos_token_id
+            assert tok.decode(kept) == text.rpartition("\n")[2] and kept[-1] == tok.eos_token_id
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +87,7 @@ def measured():
     out = {}
     for name in PAIR:
         policy = load_policy(f"lab:{name}", quantization="none", lora_rank=1, lora_alpha=1)
-        for domain in ("math", "logic"):
+        for domain in MEASURED:
             options = [f"model=lab:{name}", f"data.domain={domain}", "evaluate.samples=2"]
             job = pilot.Job(LAB, name, None, pilot.resolve(load(RunConfig, None, options)))
             encode, _ = pilot.prompt_encoder(job, policy)
@@ -93,9 +96,18 @@ def measured():
     return out
 
 
-@pytest.mark.parametrize("domain", ["math", "logic"])
-def test_base_is_unsure_and_half_right_and_instruct_surer(measured, domain):
-    base, instruct = measured[domain, "base"], measured[domain, "instruct"]
-    assert 0.25 < base["accuracy"]["value"] < 0.7  # README: 30 to 60 %; here 96 questions
-    assert base["format"]["value"] > 0.9 and base["truncated"]["value"] < 0.05
-    assert instruct["entropy"]["value"] < base["entropy"]["value"]
+@pytest.mark.parametrize("name", PAIR)
+@pytest.mark.parametrize("domain", MEASURED)
+def test_each_model_is_neither_helpless_nor_done_in_any_domain(measured, domain, name):
+    """10 to 80 % at temperature 1 on 256 questions (README beside the models); 96 here, so a little wider."""
+    summary = measured[domain, name]
+    assert 0.07 < summary["accuracy"]["value"] < 0.86
+    assert summary["format"]["value"] > 0.75 and summary["truncated"]["value"] < 0.05
+
+
+def test_instruct_is_surer_and_better_over_all(measured):
+    def mean(metric, name):
+        return fmean(measured[domain, name][metric]["value"] for domain in MEASURED)
+
+    assert mean("entropy", "instruct") < mean("entropy", "base")
+    assert mean("accuracy", "instruct") > mean("accuracy", "base")
