@@ -17,7 +17,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from poc.lab import corpus, measure, tokenizer
 
-LOGIC_STEPS, TWO_STEPS, SIX_STEPS, INSTRUCT_STEPS = 1000, 1100, 1250, 700
+LOGIC_STEPS, TWO_STEPS, SIX_STEPS, INSTRUCT_STEPS = 1000, 1100, 1250, 500
 CONFIG = dict(
     hidden_size=128, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=4, intermediate_size=288,
     max_position_embeddings=1024, tie_word_embeddings=True, rope_theta=10000.0, bos_token_id=None,
@@ -75,7 +75,7 @@ def main() -> None:
     torch.set_num_threads(1)  # as the shipped weights were made
     fit(model, six, SIX_STEPS, 1e-3)
     save(model, plain, (out or measure.HERE) / "base")
-    fit(model, instructed, INSTRUCT_STEPS, 1e-3, last=0.2)
+    fit(model, instructed, INSTRUCT_STEPS, 1e-3, last=1 / 3)
     save(model, chat, (out or measure.HERE) / "instruct")
     if out is None:
         measure.write()

@@ -135,11 +135,12 @@ def _score_apart(jobs: Sequence[Job], limit: float, budget: float) -> None:
     timed = [job for job in jobs if _timed(job)]
     whole = [job for job in jobs if not _timed(job)]
     end = time.monotonic() + budget
-    _score_all(timed, min(limit, max(APART[0], min(APART[1], THREADS * budget / (2 * max(1, len(timed)))))))
+    first = min(limit, max(APART[0], min(APART[1], THREADS * budget / (2 * max(1, len(timed))))))
+    _score_all(timed, first)
     late = [job for job in timed if _late(job)]
     for i in range(0, len(late), THREADS):  # fairly: each its share of what is left, those before it having used less
         left = max(end - time.monotonic(), LAST_LOOK * (1 - i / len(late)))
-        _score_all(late[i : i + THREADS], min(limit, left * THREADS / (len(late) - i)))
+        _score_all(late[i : i + THREADS], min(limit - first, left * THREADS / (len(late) - i)))
     for i in range(0, len(whole), THREADS):
         if sum(map(_late, whole[:i])) < MOST_LATE:
             _score_all(whole[i : i + THREADS], limit)
