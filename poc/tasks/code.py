@@ -8,9 +8,11 @@ Nothing here runs or parses an answer: its text goes to poc.scoring.sandbox, its
 questions want the very type (2.0 is not 2, True is not 1); rows of public sets say how their tests compare.
 """
 
+import ast
 import json
 import math
 import re
+import warnings
 from random import Random
 from typing import Any
 
@@ -48,6 +50,7 @@ OPERATIONS = {  # phrase, Python around the expression so far, what it does
 }
 INPUTS = (0, 1, 2, 3, 5, -1, -4, 10)
 _HEDGE = re.compile(r"\b(?:or|and)\b")  # "A or B" would be A wherever A is not 0
+_SAYS = re.compile(r"[0-9A-Za-z]")
 _LEFT_SIDE = re.compile(r"\s*f\(x\)\s?=(?!=)")
 
 
@@ -112,9 +115,22 @@ def _tidy(source: str, expression: bool) -> str:
     """The source without blank edges, "" for what cannot be an answer."""
     if expression:
         source = _LEFT_SIDE.sub("", source.strip(), count=1).strip()
-        return "" if len(source) > MAX_EXPRESSION or _HEDGE.search(source) else source
+        return source if _is_expression(source) else ""
     source = "\n".join(line.rstrip() for line in source.split("\n")).strip("\n")
     return source if re.search(r"^(?:async )?def ", source, re.MULTILINE) else ""
+
+
+def _is_expression(source: str) -> bool:
+    """Whether this is one Python expression with a letter or a digit in it; only its grammar is looked at."""
+    if len(source) > MAX_EXPRESSION or _HEDGE.search(source) or not _SAYS.search(source):
+        return False
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ast.parse(source, mode="eval")
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        return False
+    return True
 
 
 def _block(text: str) -> tuple[str | None, bool]:
