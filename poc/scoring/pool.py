@@ -35,7 +35,7 @@ from poc.scoring import servers
 from poc.scoring.servers import Grade, Job, Servers
 
 FIRST = (0.005, 0.05)  # seconds
-APART = (0.06, 0.25)  # seconds of the first look where score() is called here; a sandboxed program takes 0.02
+APART = (0.05, 0.25)  # seconds of the first look where score() is called here; a sandboxed program takes 0.02
 LAST_LOOK = 1.0  # seconds for all of the second look together, if the budget is used up: a few slow ones are innocent
 MOST_LATE = 8  # comparisons of formulas in one call that may take too long, each about a second with its new worker
 THREADS = os.cpu_count() or 1
@@ -134,13 +134,15 @@ def _score_apart(jobs: Sequence[Job], limit: float, budget: float) -> None:
     """
     timed = [job for job in jobs if _timed(job)]
     whole = [job for job in jobs if not _timed(job)]
-    end = time.monotonic() + budget
+    began = time.monotonic()
     first = min(limit, max(APART[0], min(APART[1], THREADS * budget / (2 * max(1, len(timed))))))
     _score_all(timed, first)
     late = [job for job in timed if _late(job)]
-    for i in range(0, len(late), THREADS):  # fairly: each its share of what is left, those before it having used less
-        left = max(end - time.monotonic(), LAST_LOOK * (1 - i / len(late)))
-        _score_all(late[i : i + THREADS], min(limit - first, left * THREADS / (len(late) - i)))
+    end = max(began + budget, time.monotonic() + LAST_LOOK)
+    for i in range(0, len(late), THREADS):  # each its share of what is left, or twice the first look; while time lasts
+        left = end - time.monotonic()
+        if left > 0:
+            _score_all(late[i : i + THREADS], min(limit - first, max(2 * first, left * THREADS / (len(late) - i))))
     for i in range(0, len(whole), THREADS):
         if sum(map(_late, whole[:i])) < MOST_LATE:
             _score_all(whole[i : i + THREADS], limit)
