@@ -1,9 +1,9 @@
 """Train the embedded pair from scratch and measure it: `python -m poc.lab`.
 
-Deterministic on one machine (fixed seeds and numbers of threads). The base learns logic, then sums as well, then all six domains,
-and is stopped early on purpose: it should be right on 10 to 80 % of each domain's questions at temperature 1. The
-instruct model goes on from the base in the chat template, mostly with what the base is bad at, until it is surer of
-itself, but no domain beyond 80 %.
+Deterministic on one machine (fixed seeds and numbers of threads). The base learns logic, then sums as well, then all
+six domains, and is stopped early on purpose: it should be right on 10 to 80 % of each domain's questions at temperature
+1. The instruct model goes on from the base in the chat template, mostly with what the base is bad at, until it is surer
+of itself, but no domain beyond 80 %.
 """
 
 import argparse

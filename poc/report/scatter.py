@@ -123,7 +123,8 @@ def _cell(axes, x: int, y: int, cell: Cell | None) -> None:
         return axes.text(x, y, "–", ha="center", va="center", color="#767676")
     low, high = cell.change.low, cell.change.high
     clear = low is not None and high is not None and (low > 0 or high < 0)
-    text = f"{100 * cell.change.value:+.0f}".replace("-", "−")
+    points = round(100 * cell.change.value)
+    text = f"{points:+d}".replace("-", "−") if points else "0"
     axes.text(x, y, text, ha="center", va="center", weight="bold" if clear else "normal",
               color="#111111" if clear else "#555555")  # fmt: skip
     if cell.own:

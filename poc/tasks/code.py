@@ -211,4 +211,4 @@ def _expression(rng: Random) -> Problem:
         values = [does(value, k) for value in values]
     question = f"f(x): {', '.join(phrases)}"
     check = json.dumps({"tests": [[[x], value] for x, value in zip(INPUTS, values, strict=True)]})
-    return Problem(question, written[-1], f"{' '.join(written[1:-1])} #{written[-1]}", question, check)
+    return Problem(question, written[-1], f"{' '.join(written[1:-1])} #{written[-1]}", repr(values), check)

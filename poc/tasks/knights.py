@@ -8,7 +8,7 @@ until both agree: "tt:lt- tl:tl+ #Ann knight, Bob knave".
 
 import re
 from collections.abc import Collection
-from itertools import product
+from itertools import permutations, product
 from random import Random
 
 from poc.records import Example, Verdict
@@ -16,6 +16,7 @@ from poc.tasks.answers import MAX_TEXT, Reading, marked_answer
 from poc.tasks.problem import Problem
 
 NAMES = ("Ann", "Bob", "Cid", "Dee", "Eve", "Fay", "Gus", "Hal")
+MOST_NUMBERED = 5  # people: 120 numberings
 INSTRUCTION = "Knights tell the truth, knaves lie. Who is what? End like this: #Ann knight, Bob knave"
 TAGS_INSTRUCTION = (
     "Knights tell the truth, knaves lie. Who is what? First reason between <think> and </think>, then give the answer "
@@ -139,4 +140,25 @@ def _puzzle(statements: tuple[Statement, ...], solution: tuple[bool, ...], names
     )
     order = list(product((True, False), repeat=len(statements)))
     tried = [f"{_letters(a)}:{_letters(_truths(statements, a))}" for a in order[: order.index(solution) + 1]]
-    return Problem(" ".join(lines), answer, f"{'- '.join(tried)}+ #{answer}", repr(statements))
+    return Problem(" ".join(lines), answer, f"{'- '.join(tried)}+ #{answer}", _key(statements))
+
+
+def _key(statements: tuple[Statement, ...]) -> str:
+    """Equal for puzzles that differ in who speaks first and in the order within and, or, iff, besides the names.
+
+    Every numbering of the people is tried, up to MOST_NUMBERED; with more, twins by chance do not occur.
+    """
+    people = range(len(statements))
+    if len(people) > MOST_NUMBERED:
+        return repr(statements)
+    return min(repr(_renumbered(statements, order)) for order in permutations(people))
+
+
+def _renumbered(statements: tuple[Statement, ...], order: tuple[int, ...]) -> list[Statement]:
+    """The statements of the people in `order`, who become 0, 1, 2, ..."""
+    number = {person: i for i, person in enumerate(order)}
+    found = []
+    for connective, p, q in (statements[person] for person in order):
+        atoms = [(number[person], kind) for person, kind in (p, *([q] if q else []))]
+        found.append((connective, *(atoms if connective == "implies" else sorted(atoms))))
+    return found

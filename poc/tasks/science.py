@@ -151,7 +151,7 @@ def _product(rng: Random) -> Problem:
     worked = f"{ones}*{a}={ones * a} {tens}*{a}{f'+{carry}' if carry else ''}={high}"
     question = f"{x}={a} {x_unit}, {y}={b} {y_unit}, {z}=?"
     answer = f"{a * b} {z_unit}"
-    return Problem(question, answer, f"{worked} #{answer}", question, json.dumps({"tolerance": EXACT}))
+    return Problem(question, answer, f"{worked} #{answer}", f"{a}*{b}", json.dumps({"tolerance": EXACT}))
 
 
 def _conversion(rng: Random) -> Problem:
