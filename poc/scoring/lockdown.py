@@ -54,15 +54,19 @@ def leave_network() -> None:
         _call("unshare", CLONE_NEWUSER | CLONE_NEWNET)
 
 
-def close_down(parent: int) -> None:
-    """Give up everything else; ends the process if `parent`, which forked it, is gone already."""
+def close_down(parent: int | None) -> None:
+    """Give up everything else; ends the process if `parent`, which forked it, is gone already.
+
+    None: no tie to a parent. It would end with the *thread* that started it, which may be one of many.
+    """
     os.environ.clear()
     limit(resource.RLIMIT_AS, ADDRESS_SPACE)
     for name in ("RLIMIT_CORE", "RLIMIT_FSIZE", "RLIMIT_NPROC", "RLIMIT_NOFILE"):
         resource.setrlimit(getattr(resource, name), (0, 0))
     _call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    _call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
+    if parent is not None:
+        _call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if parent not in (None, os.getppid()):
         os._exit(0)
     _call("prctl", PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(_HEADER), 0, 0)
 
