@@ -54,6 +54,8 @@ _COMMANDS = {*_FUNCTIONS, *_GREEK, *_OTHERS}
 _NAMES = {*_FUNCTIONS, *_GREEK, "sqrt", "inf", "infty", "and", "pmatrix", "bmatrix"}
 _ALPHABET = re.compile(r"[0-9A-Za-z \\+\-*/^_=<>()\[\]{}|!.,:;&]+")
 _MISREAD = re.compile(r"[0-9}]_|[0-9.]\s+[0-9.]|[0-9]\s*\{|\.\s*[(\[]")  # by latex2sympy: 101_2 as 101, 3{2} as 3 + 2
+_SENTENCE = "or|not|and|is|isnt|no|wrong|false|if|but|maybe|else|i|e"  # a trailing text that is no unit
+_UNIT = rf" *(?!(?:{_SENTENCE})\b)(?:(?:square|sq|cubic|cu)\.? )?[A-Za-z./]{{1,14}}(?: per [A-Za-z]{{1,14}})? *"
 _PLAIN = {
     "−": "-", "–": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": r"\div ", "π": r"\pi ", "θ": r"\theta ",
     "∞": r"\infty ", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ",
@@ -67,7 +69,7 @@ _TIDY = [
     (re.compile(r"(?<=[0-9])\\[,!](?=[0-9]{3})|(?<=[0-9],)\\!(?=[0-9]{3})"), ""),  # thousands: 12\,345 and 2,\!000
     (re.compile(r"\\[,!;: ]|\\q?quad(?![A-Za-z])"), " "),
     (re.compile(r"\s*(?:%|(?<![A-Za-z\\])percent)\s*(?=$|[,;)\]}])"), ""),
-    (re.compile(r"(?<=[0-9A-Za-z})])\s*\\(?:text|mathrm)\{(?! *[ie] *\})[A-Za-z ./]*\}(\^[23]|\^\{[23]\})?\s*$"), ""),
+    (re.compile(rf"(?<=[0-9A-Za-z}})])\s*\\(?:text|mathrm)\{{{_UNIT}\}}(\^[23]|\^\{{[23]\}})?\s*$"), ""),
     (re.compile(r"^\s*(-?[0-9]+)\s+([0-9]+)/([0-9]+)\s*$"), r"\1\\frac{\2}{\3}"),  # mixed: 2 1/2
     (re.compile(r"(?<![0-9A-Za-z.\\])([0-9]+(?:\.[0-9]+)?)[eE]\+?(-?[0-9]+)(?![0-9A-Za-z.])"), r"\1\\times 10^{\2}"),
     (re.compile(rf"(?<![A-Za-z\\])({'|'.join(_FUNCTIONS)}|sqrt|pi|theta)(?![A-Za-z])"), r"\\\1"),

@@ -77,7 +77,10 @@ def run(program: str, entry: str | None, inputs: Sequence[list], limits: Limits 
         return Outcome("failed", (), f"longer than {MAX_PROGRAM} characters")
     plain = [decode(json.loads(inside.encode(list(arguments)))) for arguments in inputs]
     require()
-    data = _run(ascii((program, entry, plain, limits.memory)), limits.seconds)
+    try:
+        data = _run(ascii((program, entry, plain, limits.memory)), limits.seconds)
+    except _TimeUp:
+        data = None
     return _outcome(data, len(inputs))
 
 
@@ -154,9 +157,16 @@ def _fault(name: Level) -> str | None:
     return None if _outcome(data, 1) == Outcome("ok", (2,)) else f"gave {data!r} for 1 + 1"[:200]
 
 
+class _TimeUp(Exception):
+    """Not remembered: the machine may have been busy."""
+
+
 @lru_cache(maxsize=REMEMBERED)
-def _run(request: str, seconds: float) -> bytes | None:
-    return _execute(level(), request, seconds)
+def _run(request: str, seconds: float) -> bytes:
+    data = _execute(level(), request, seconds)
+    if data is None:
+        raise _TimeUp
+    return data
 
 
 def _execute(name: Level, request: str, seconds: float) -> bytes | None:

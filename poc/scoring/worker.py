@@ -25,6 +25,7 @@ from pathlib import Path
 from zlib import crc32
 
 GRACE = 1.0  # seconds beyond the limit of a request after which the process ends itself
+NOISE = 1e-13  # what is left of an expression that is 0
 OBJECTS = 2_000  # parsed sources that are kept
 TRIALS = (  # pairs whose comparison imports, or reads, what nothing before them did
     ("1", "x+1"), ("1", "(1,2)"), ("\\sqrt[3]{x}", "(1,2)"), ("(1,2)", "1<x<2"), ("\\sin x", "\\frac{1}{2}"),
@@ -167,7 +168,10 @@ def _value(found) -> complex | None:
 
 def _apart(a: complex | None, b: complex | None) -> bool:
     """Whether two expressions differ so much at one point that simplifying their difference is a waste of time."""
-    return a is not None and b is not None and abs(a - b) > 1e-4 * max(1.0, abs(a))
+    if a is None or b is None:
+        return False
+    most = max(abs(a), abs(b))  # math-verify rounds to six decimals: to it anything small is 0
+    return abs(a - b) > 1e-4 * (most if NOISE < most < 1 else max(1.0, most))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import ast
 import json
 import math
 import re
+import threading
 import warnings
 from random import Random
 from typing import Any
@@ -50,6 +51,7 @@ OPERATIONS = {  # phrase, Python around the expression so far, what it does
 }
 INPUTS = (0, 1, 2, 3, 5, -1, -4, 10)
 _HEDGE = re.compile(r"\b(?:or|and)\b")  # "A or B" would be A wherever A is not 0
+_PARSING = threading.Lock()
 _SAYS = re.compile(r"[0-9A-Za-z]")
 _LEFT_SIDE = re.compile(r"\s*f\(x\)\s?=(?!=)")
 
@@ -125,7 +127,7 @@ def _is_expression(source: str) -> bool:
     if len(source) > MAX_EXPRESSION or _HEDGE.search(source) or not _SAYS.search(source):
         return False
     try:
-        with warnings.catch_warnings():
+        with _PARSING, warnings.catch_warnings():  # the filters belong to all threads
             warnings.simplefilter("ignore")
             ast.parse(source, mode="eval")
     except (SyntaxError, ValueError, MemoryError, RecursionError):

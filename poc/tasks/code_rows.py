@@ -9,6 +9,7 @@ count. The public sets compare by ==, so True passes for 1 and 1.0 for 1 here, a
 
 import ast
 import json
+import math
 from typing import Any
 
 from poc.scoring import inside
@@ -21,13 +22,13 @@ MAX_SOURCE = 100_000  # characters of a row's code or tests
 def mbpp(values: dict[str, Any]) -> Problem:
     """A row with `text` or `prompt`, `code`, `test_list` (a list of texts) and optionally `test_setup_code` and
     `challenge_test_list`. The function's signature and the first test are told. Raises ValueError."""
-    lines = [*_column(values, "test_list", list), *(values.get("challenge_test_list") or [])]
+    lines = [*_column(values, "test_list", list), *_optional(values, "challenge_test_list", list)]
     found = [test for i, line in enumerate(lines) for test in _tests(_parsed(line, f"test {i + 1}"), line)]
     entry = _one_name(found)
     code = _column(values, "code", str)
-    asked = values.get("text") or _column(values, "prompt", str)
+    asked = _column(values, "text" if values.get("text") else "prompt", str)
     question = f"{asked.strip()}\nFor example: {lines[0].strip()}\n{_signature(code, entry)}"
-    return _problem(question, code, entry, found, values.get("test_setup_code") or "")
+    return _problem(question, code, entry, found, _optional(values, "test_setup_code", str))
 
 
 def humaneval(values: dict[str, Any]) -> Problem:
@@ -58,6 +59,10 @@ def _column(values: dict[str, Any], name: str, kind: type) -> Any:
     return values[name]
 
 
+def _optional(values: dict[str, Any], name: str, kind: type) -> Any:
+    return _column(values, name, kind) if values.get(name) else kind()
+
+
 def _named(name: str, wanted: str) -> bool:
     if name != wanted:
         raise ValueError(f"a test calls {name!r}, not {wanted!r}")
@@ -83,7 +88,10 @@ def _parsed(source: Any, where: str) -> ast.Module:
 def _signature(code: str, entry: str) -> str:
     for node in ast.walk(_parsed(code, "code")):
         if isinstance(node, ast.FunctionDef) and node.name == entry:
-            return f"def {entry}({ast.unparse(node.args)}):"
+            try:
+                return f"def {entry}({ast.unparse(node.args)}):"
+            except (RecursionError, MemoryError, ValueError):
+                raise ValueError(f"code: the arguments of {entry!r} cannot be shown") from None
     raise ValueError(f"code: does not define {entry!r}, which the tests call")
 
 
@@ -122,14 +130,14 @@ def _turned(test: ast.expr) -> tuple:
             return (*_call(call), False, "bool")
         case ast.Call(func=ast.Attribute(value=ast.Name(id="math"), attr="isclose"), args=[call, wanted]):
             (tolerance,) = [k.value for k in test.keywords if k.arg == "rel_tol"] if len(test.keywords) == 1 else [None]
-            return (*_call(call), _data(wanted), {"rel": 1e-9 if tolerance is None else _number(tolerance)})
+            return (*_call(call), _data(wanted), {"rel": 1e-9 if tolerance is None else _tolerance(tolerance)})
     return (*_call(test), True, "bool")
 
 
 def _close(left: ast.expr, limit: ast.expr) -> tuple:
     match left.args:
         case [ast.BinOp(left=call, op=ast.Sub(), right=wanted)]:
-            return (*_call(call), _number(wanted), {"abs": _number(limit)})
+            return (*_call(call), _number(wanted), {"abs": _tolerance(limit)})
     raise ValueError("no difference")
 
 
@@ -152,6 +160,12 @@ def _data(node: ast.expr) -> Any:
 
 def _number(node: ast.expr) -> int | float:
     value = ast.literal_eval(node)
-    if type(value) not in (int, float):
+    if type(value) not in (int, float) or not math.isfinite(value):
         raise ValueError("no number")
+    return value
+
+
+def _tolerance(node: ast.expr) -> int | float:
+    if (value := _number(node)) < 0:
+        raise ValueError("a tolerance below 0")
     return value

@@ -15,6 +15,7 @@ left out of the similarity. What this does not see: paraphrases, translations, t
 """
 
 import re
+import unicodedata
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -33,7 +34,8 @@ EXAMPLES = 3  # pairs named in a note
 
 _JOINED = re.compile(r"(?<=[^\W\d_]{2})[-‐‑](?=[^\W\d_])|(?<=[^\W\d_])[-‐‑](?=[^\W\d_]{2})")  # well-known, not x-y
 _SENTENCE = re.compile(r"(?<=[\w\"'”’)\]}%=])[.,;:?…]+(?=[\s\"'”’)\]]|$)|(?<=[^\W\d_])!(?=[\s\"'”’)\]]|$)")
-_TOKEN = re.compile(r"[0-9]+(?:[.,][0-9]+)*|[^\W\d_]+|[^\s]")
+_CJK = r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"  # written without spaces: by character
+_TOKEN = re.compile(rf"[0-9]+(?:[.,][0-9]+)*|{_CJK}|(?:(?!{_CJK})[^\W\d_])+|[^\s]")
 _RUN = re.compile(r"[^\w\s]{3,}")  # a row of a grid, say
 _QUOTES = dict.fromkeys(map(ord, "\"'`“”‘’«»‹›„"))
 _SIGNS = str.maketrans({"−": "-", "–": "-", "—": "-", "×": "*", "·": "*", "÷": "/"})
@@ -115,6 +117,7 @@ def without_copies(
 
 def tokens_of(text: str) -> tuple[str, ...]:
     """What is compared of a question: "The well-known 1,000 apples!" -> ("the", "well", "known", "1000", "apples")."""
+    text = "".join(char for char in unicodedata.normalize("NFKC", text) if unicodedata.category(char) != "Cf")
     text = _SENTENCE.sub(" ", text.casefold().translate(_SIGNS)).translate(_QUOTES)
     return tuple(_plain(token) for token in _TOKEN.findall(_JOINED.sub(" ", text)))
 

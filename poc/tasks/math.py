@@ -159,6 +159,8 @@ def _score_object(gold: str, text: str) -> Verdict:
 
 def _equal(gold: str, answer: str) -> bool:
     """Whether both mean the same; "x = ..." may be left out or added, once."""
+    if normalise(gold) == normalise(answer):
+        return True
     if "=" not in gold and "=" in _NAMED.sub("", answer, count=1):
         return False
     first, second = math_equality.classes([gold, answer], timeout=PATIENCE)

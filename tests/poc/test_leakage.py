@@ -4,6 +4,7 @@ import json
 import random
 import re
 import time
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -163,3 +164,18 @@ def _with_a_word_changed(text, rng):
     places = [i for i, word in enumerate(words) if word.isalpha() and word not in leakage.NUMBER_WORDS]
     words[rng.choice(places)] = "quux"
     return " ".join(words)
+
+
+SPELLINGS = [
+    ("Wie viele Äpfel hat das schöne Café am Ende des Tages noch übrig?", lambda s: unicodedata.normalize("NFD", s)),
+    ("How many red apples does the farmer sell in a week?", lambda s: s.replace("farmer", "far\u200bmer")),
+    ("How many of the 12 apples are left when 5 are gone?", lambda s: s.replace("12", "１２").replace("5", "５")),
+    ("小明有十二个苹果他吃了五个以后又买了三个请问他现在一共有多少个苹果呢", lambda s: s.replace("一共", "总一共")),
+]
+
+
+@pytest.mark.parametrize("question, respelled", SPELLINGS)
+def test_spelling_in_other_characters_hides_no_copy(question, respelled):
+    assert respelled(question) != question
+    found = check([Example("t", question, "1", "own")], [Example("m", respelled(question), "1", "own")])
+    assert len(found.found) == 1

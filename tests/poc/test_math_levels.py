@@ -318,3 +318,25 @@ def test_rows_of_math_that_say_too_little():
                 "answer": 3}, {"solution": "\\boxed{1}"}):  # fmt: skip
         with pytest.raises(InputError, match="^column '(problem|solution|answer)': "):
             math.competition(row)
+
+
+@pytest.mark.parametrize(
+    "gold, answer, right",
+    [
+        (r"\frac{1}{10^{8}}", "0.0", False),
+        (r"\frac{1}{10^{8}}", "-0.00000001", False),
+        (r"\frac{1}{10^{8}}", "10^{-8}", True),
+        (r"\frac{1}{10^{8}}", "0.00000001", True),
+        (r"\frac{1}{3}", "0.333333", True),
+        (r"\sqrt{2}-\sqrt{2}+x-x", "0", True),
+        (r"\frac{1}{2}", r"\frac{1}{2}\text{ is wrong}", False),
+        (r"\frac{1}{2}", r"\frac{1}{2}\text{ or not}", False),
+        (r"\frac{1}{2}", r"\frac{1}{2}\text{ not}", False),
+        (r"\frac{1}{2}", r"\frac{1}{2}\text{ cm}", True),
+        (r"\frac{1}{2}", r"\frac{1}{2}\text{ square units}", True),
+        (r"\frac{1}{2}", r"\frac{1}{2}\text{ miles per hour}", True),
+    ],
+)
+def test_tiny_golds_and_words_after_a_formula(gold, answer, right):
+    example = Example("m", "What is it?", gold, "math")
+    assert tasks.score(example, rf"\boxed{{{answer}}}").correct is right
