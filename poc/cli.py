@@ -3,8 +3,10 @@
 Exit codes: 0 done, 2 wrong input (nothing was started), 1 a failure, 130 interrupted (the run folders are whole).
 """
 
+import json
 import logging
 import os
+import shlex
 import shutil
 import sys
 import warnings
@@ -21,6 +23,8 @@ app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
     help="Pilot label-free reinforcement learning of a small language model on one GPU or a laptop.",
 )  # fmt: skip
+
+MOST_QUESTIONS = 100_000  # that --csv writes
 
 Config = Annotated[str | None, typer.Argument(help="YAML file; without it the embedded lab models are used.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder to write; a new one under runs/ by default.")]
@@ -160,6 +164,8 @@ def domains(
     """Show the kit's questions, attack their scorers, or make questions from a table of yours."""
     from poc import domains as page
 
+    if csv is None and out is not None:
+        raise InputError(f"--out {out}: only with --csv, which makes questions from a table of yours")
     if csv is not None:
         return _own_questions(name, level, attack, csv, count, out, seed or 0)
     if attack:
@@ -204,12 +210,16 @@ def _own_questions(name, level, attack: bool, csv: Path, count: int, out: Path |
 
     if name not in (None, "table") or attack:
         raise InputError("--csv makes questions for the domain table: leave the other domain and --attack out")
+    if not csv.is_file():
+        raise InputError(f"--csv {csv}: is no file; name a table with a header line")
+    if count > MOST_QUESTIONS:
+        raise InputError(f"--count {count}: at most {MOST_QUESTIONS:,}")
     out = out or csv.with_suffix(".questions.jsonl")
-    if out.exists():
-        raise InputError(f"--out {out}: exists already; name another file")
+    if out.exists() or out.suffix != ".jsonl" or not out.parent.is_dir():
+        raise InputError(f"--out {out}: name a new file that ends in .jsonl, in a folder that exists")
     own_table.write(csv, out, count, seed, level)
-    print(f"{out}: {count} questions. Train on them:")
-    print(f"poc pilot --set data='{{file: {out}, prompt: question, answer: answer}}'")
+    value = f"data={{file: {json.dumps(str(out))}, prompt: question, answer: answer}}"
+    print(f"{out}: {count} questions. Train on them:\npoc pilot --set {shlex.quote(value)}")
 
 
 def _new_folder(kind: str) -> Path:

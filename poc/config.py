@@ -82,6 +82,14 @@ class Data(Section):
             raise ValueError(f"format = {self.format!r} is how the rows of a file or dataset are read: set one of them")
         if self.format is not None and self.format not in FORMATS:
             raise ValueError(f"format: unknown {self.format!r}{nearest(self.format, FORMATS)}")
+        unused = ("prompt", "answer", "answer_after") if self.format else ("domain", "level") if self.own else ()
+        if ignored := [k for k in unused if getattr(self, k) != type(self).model_fields[k].default]:
+            why = (
+                f"format {self.format} names its columns"
+                if self.format
+                else "file and dataset have questions of their own"
+            )
+            raise ValueError(f"{ignored[0]} = {getattr(self, ignored[0])!r} would be ignored: {why}; leave it out")
         if generated := [k for k in ("levels", "ood_levels", "domains", "measure") if self.own and getattr(self, k)]:
             raise ValueError(f"{generated[0]}: for the kit's own questions, not for file or dataset")
         for key in ("domain", "domains", "measure"):

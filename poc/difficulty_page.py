@@ -65,7 +65,11 @@ def show(summary: dict, out: Path) -> None:
         print(line)
     if console.is_terminal:
         console.print(_table(summary))
-    print(f"train on what was kept: --set data.drop={visible(str(out / 'dropped.jsonl'))} (the same data otherwise)")
+    kept, asked = (sum(entry[key] for _, entry in _entries(summary)) for key in ("kept", "questions"))
+    if 0 < kept < asked:
+        print(
+            f"train on what was kept: --set data.drop={visible(str(out / 'dropped.jsonl'))} (the same data otherwise)"
+        )
 
 
 def lines(summary: dict) -> list[str]:

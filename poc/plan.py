@@ -3,8 +3,6 @@
 Everything that a run checks before it loads weights is checked. Nothing is trained, nothing is written.
 """
 
-import json
-
 from rich.table import Table
 
 from poc import pilot
@@ -28,8 +26,19 @@ def _print_jobs(jobs: list[Job], data: Questions) -> None:
     _print_table(("run", "model", "reward", "steps", "completions", "tokens at most", "labels used"), rows)
     first = next(iter(data.values()))
     print(", ".join(f"{len(examples):,} {split}" for split, examples in first.items()) + " questions")
-    for notes in filter(None, data.notes.values()):
-        print(f"left out: {visible(json.dumps(notes))}")
+    for line in dict.fromkeys(line for notes in data.notes.values() for line in _left_out(notes)):
+        print(visible(line))
+
+
+def _left_out(notes: dict) -> list[str]:
+    """What poc.tasks.load_with_notes left out, in words."""
+    leaks, drop = notes.get("leaks", {}), notes.get("drop", {})
+    found = [(notes.get("unusable", 0), f"rows cannot be used, the first: {notes.get('first_unusable')}")]
+    found += [
+        (leaks.get("left_out", 0), f"training questions copy a measured one and are left out: {leaks.get('examples')}")
+    ]
+    found += [(drop.get("left_out", 0), f"training questions are left out as {drop.get('file')} says")]
+    return [f"{count} {text}" for count, text in found if count]
 
 
 def _row(job: Job, questions: Data) -> tuple[str, ...]:

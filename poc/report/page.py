@@ -8,7 +8,7 @@ from poc.report.charts import Style
 from poc.report.groups import Group, LabelStudy, grouped, label_studies, mixture
 from poc.report.read import Run
 from poc.report.samples import changed_answers, paid
-from poc.report.transfer import VIEW, Matrix, matrices
+from poc.report.transfer import VIEW, Matrix, matrices, trained_on
 from poc.report.words import unique
 from poc.text import clip
 
@@ -51,6 +51,8 @@ def context(judged: list[Judged], detailed: int) -> dict:
 def _title(judged: list[Judged]) -> str:
     models = unique(_start(j.arm) for j in judged)
     tasks = unique(_task(j.arm.first) for j in judged if j.arm.first.config)
+    domains = unique(name for j in judged if j.arm.first.config for name in trained_on(j.arm))
+    tasks = [f"{len(domains)} domains: {', '.join(domains)}"] if len(domains) > 3 else tasks
     return clip(f"{' and '.join(models[:4])} on {' and '.join(tasks[:3]) or 'an unknown task'}", 160)
 
 

@@ -15,9 +15,12 @@ from poc.tasks.rows import show
 def leave_out(train: list[Example], file: str) -> tuple[list[Example], dict]:
     """The training questions that `file` does not name, in their order, and a note on how many it does.
 
-    Raises InputError for a file that cannot be read, that names none of the questions, or that names them all.
+    A file without lines names none. Raises InputError for one that cannot be read, that names only other questions, or
+    that names them all.
     """
     hashes = _hashes(file)
+    if not hashes:
+        return train, {"file": file, "named": 0, "left_out": 0}
     kept = [example for example in train if own.digest(example.question) not in hashes]
     if len(kept) == len(train):
         raise InputError(
@@ -44,8 +47,10 @@ def _hashes(file: str) -> set[str]:
 
 def _hash(where: str, line: str) -> str:
     try:
-        return str(json.loads(line)["hash"])
+        row = json.loads(line)
+        row["reason"]  # kept.jsonl has none: leaving out what was kept would be a quiet mistake
+        return str(row["hash"])
     except (ValueError, KeyError, TypeError, RecursionError):
         raise InputError(
-            f"{where}: {show(line)} has no hash of a question: name a dropped.jsonl of poc difficulty"
+            f"{where}: {show(line)} has no hash of a question and no reason: name a dropped.jsonl of poc difficulty"
         ) from None

@@ -1,7 +1,7 @@
 """Rows of public sets, and rows that the kit wrote itself, become examples of a domain, scored by its verifier.
 
 `data: {file: mbpp.jsonl, format: mbpp}`: columns as the public set has them. `format: kit`: the columns id, question,
-answer, domain, level, check, as `poc domains NAME --out` and `poc difficulty` write them. A public set holds a few rows
+answer, domain, level, check, as `poc difficulty` writes them. A public set holds a few rows
 that cannot be turned into a question with a check: up to a tenth is left out and counted, more is an error. Nothing of
 a row is executed here.
 """

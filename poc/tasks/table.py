@@ -101,9 +101,11 @@ def read(question: str, text: str) -> Reading:
 
 
 def _text(text: str) -> tuple[str | None, bool]:
-    """(the marked text, normalised; None where it says nothing; whether it ends the completion)."""
+    """(the marked text, normalised; None where it says nothing or is a row of a table; whether it ends the text)."""
     marked, last = marked_answer(text)
-    return (normalise(marked), last) if marked and says_something(marked) else (None, False)
+    if not marked or not says_something(marked) or "|" in marked.replace("\\|", ""):
+        return None, False
+    return normalise(marked), last
 
 
 def _source(name: str, frame) -> Source:

@@ -245,13 +245,15 @@ def test_a_file_of_dropped_questions_must_fit(whole, tmp_path):
             dropped.leave_out(train, str(file))
         assert "\n" not in str(caught.value)
 
-    refusal('{"hash": "0"}\n', "names none of the 40 training questions")
-    refusal("", "names none of the 40")
-    refusal("".join(json.dumps({"hash": own.digest(e.question)}) + "\n" for e in train), "names all of the 40")
-    refusal('{"hash": "0"}\n{"id": "x"}\n', 'line 2: \'{"id": "x"}\' has no hash of a question')
+    def lines(*hashes):
+        return "".join(json.dumps({"hash": digest, "reason": "too easy"}) + "\n" for digest in hashes)
+
+    refusal(lines("0"), "names none of the 40 training questions")
+    refusal(lines(*(own.digest(e.question) for e in train)), "names all of the 40")
+    refusal(lines("0") + '{"id": "x"}\n', 'line 2: \'{"id": "x"}\' has no hash of a question')
     refusal("[" * 100_000, "line 1: .* has no hash")
     with pytest.raises(InputError, match="cannot be read"):
         dropped.leave_out(train, str(tmp_path / "none.jsonl"))
     messages = [Example("c", ({"role": "user", "content": " 1 +\n1"},), "2", "own"), *train]
-    file.write_text(json.dumps({"hash": own.digest("1 + 1")}))
+    file.write_text(lines(own.digest("1 + 1")))
     assert dropped.leave_out(messages, str(file))[0] == train

@@ -104,7 +104,7 @@ def test_public_rows_are_questions_of_a_domain_with_its_verdicts(form, tmp_path)
 def test_parquet_columns_of_a_format_are_all_read(tmp_path):
     rows = [mmlu(n) for n in range(10)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "my.parquet")
-    loaded = load(tmp_path / "my.parquet", "mmlu", prompt="question")  # choices are neither prompt nor answer
+    loaded = load(tmp_path / "my.parquet", "mmlu")
     assert loaded == load(jsonl(tmp_path, rows), "mmlu")
 
 
