@@ -102,7 +102,7 @@ def test_each_model_is_neither_helpless_nor_done_in_any_domain(measured, domain,
     """10 to 80 % at temperature 1 on 256 questions (README beside the models); 96 here, so a little wider."""
     summary = measured[domain, name]
     assert 0.07 < summary["accuracy"]["value"] < 0.86
-    assert summary["format"]["value"] > 0.75 and summary["truncated"]["value"] < 0.05
+    assert summary["format"]["value"] > 0.6 and summary["truncated"]["value"] < 0.05  # half-built code is no expression
 
 
 def test_instruct_is_surer_and_better_over_all(measured):
