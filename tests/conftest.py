@@ -6,8 +6,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: the workers share
 
 os.environ.setdefault("TRITON_INTERPRET", "1")  # before triton: its kernels run on the CPU (kernels/README.md: on CUDA)
 
+import hypothesis
 import pytest
 import torch
+
+hypothesis.settings.register_profile("kit", deadline=None)  # no timed tests: other work may have the cores
+hypothesis.settings.load_profile("kit")
 
 
 @pytest.fixture(scope="session")
