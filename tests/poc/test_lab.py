@@ -102,7 +102,8 @@ def test_each_model_is_neither_helpless_nor_done_in_any_domain(measured, domain,
     """10 to 80 % at temperature 1 on 256 questions (README beside the models); 96 here, so a little wider."""
     summary = measured[domain, name]
     assert 0.07 < summary["accuracy"]["value"] < 0.86
-    assert summary["format"]["value"] > 0.6 and summary["truncated"]["value"] < 0.05  # half-built code is no expression
+    assert summary["format"]["value"] > (0.6 if domain == "code" else 0.9)  # half-built code is no expression
+    assert summary["truncated"]["value"] < 0.05
 
 
 def test_instruct_is_surer_and_better_over_all(measured):

@@ -3,11 +3,13 @@
 import json
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -341,3 +343,15 @@ def test_payloads_do_nothing(tmp_path, fresh):
 
 def test_payloads_are_text():
     assert [source(payload) for payload in _payloads("m")] == [None] * len(_payloads("m"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux says so in /proc")
+def test_the_worker_has_given_up_files_network_processes_and_rights(fresh):
+    fresh.start()
+    process = Path(f"/proc/{fresh.process.pid}")
+    status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
+    assert status["NoNewPrivs"].strip() == "1" and "0" not in status["Uid"].split()
+    if os.uname().machine in ("x86_64", "aarch64"):
+        assert status["Seccomp"].strip() == "2"
+    limits = (process / "limits").read_text()
+    assert re.search(r"Max open files +0 ", limits) and re.search(r"Max processes +0 ", limits)
