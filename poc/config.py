@@ -8,7 +8,7 @@ import difflib
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 NEED_LABELS = ("verifiable", "knights_knaves")
 RULE_BASED = (*NEED_LABELS, "format")  # rewards that can be written out as rules (poc.motivation)
@@ -151,13 +151,17 @@ class Train(Section):
     learning_rate: Number | None = Field(None, gt=0)  # None: 2e-4 for the lab models, 3e-5 for others
     temperature: Number = Field(1.0, gt=0)
     max_new_tokens: int | None = Field(None, ge=1)  # None: the domain's own
-    inner_epochs: int = Field(1, ge=1)
+    rollout_reuse: int = Field(1, ge=1)  # steps that one rollout serves, each with its own prompts of it
+    inner_epochs: int = Field(1, ge=1)  # passes over a rollout; every pass takes rollout_reuse steps
     clip: Number = Field(0.2, gt=0, lt=1)
     kl: Number = Field(0.0, ge=0)  # weight of the k3 estimate against the start model
     weight_decay: Number = Field(0.0, ge=0)
     max_grad_norm: Number = Field(1.0, gt=0)
     micro_batch: int = Field(128, ge=1)  # completions per forward and backward pass
     sample_rows: int = Field(1024, ge=1)  # completions that are sampled at once
+    checkpoint_every: int = Field(5, ge=1)  # steps; every evaluated step has a checkpoint as well
+    nonfinite: Literal["stop", "skip"] = "stop"  # when loss, gradient, a reward or a statistic is NaN or infinite
+    nonfinite_cap: int = Field(3, ge=1)  # skipped steps; one more stops the run
     seed: int = Field(0, ge=0, lt=2**31)
 
 
@@ -233,6 +237,60 @@ Reward = Annotated[dict[str, Weight], Field(min_length=1)]
 Fraction = Annotated[Number, Field(ge=0, le=1)]
 
 
+# From the weakest to the strongest. YAML reads off as false.
+Action = Annotated[
+    Literal["off", "warn", "stop", "rollback"], BeforeValidator(lambda value: "off" if value is False else value)
+]
+
+
+class Rule(Section):
+    """One rule of the guard: what it may come to, for how many consecutive looks, and what is done then."""
+
+    limit: Number = Field(gt=0)
+    patience: int = Field(3, ge=1)  # steps; evaluations of the canary for canary_drop and past_peak
+    action: Action = "rollback"
+
+
+class Guard(Section):
+    """When a run is warned of, stopped, or stopped and taken back to its best checkpoint (poc.guard has the maths).
+
+    A rule given in part keeps the rest of its own defaults. `action` is the strongest that any rule may take.
+    """
+
+    action: Action = "rollback"
+    entropy_collapse: Rule = Rule(limit=0.15)  # share of the first steps' mean
+    entropy_explosion: Rule = Rule(limit=2.0)
+    length_collapse: Rule = Rule(limit=0.5)
+    length_runaway: Rule = Rule(limit=2.0)
+    repetition: Rule = Rule(limit=0.2)  # share of what was free of it in the first steps
+    truncation: Rule = Rule(limit=0.3)
+    zero_variance: Rule = Rule(limit=0.8, action="warn")
+    charset_drift: Rule = Rule(limit=0.1)
+    kl: Rule = Rule(limit=1.0, patience=2)  # nats per token, from the start model
+    canary_drop: Rule = Rule(limit=3.3, patience=1)  # standard errors below the best
+    past_peak: Rule = Rule(limit=3.8, patience=1)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _own_defaults(cls, given: Any, info: ValidationInfo) -> Any:
+        default = cls.model_fields[info.field_name].default
+        return default.model_dump() | given if isinstance(default, Rule) and isinstance(given, dict) else given
+
+    @model_validator(mode="after")
+    def _check(self):
+        for name in ("entropy_collapse", "length_collapse"):
+            self._check_limit(name, "a share of the first steps' mean, below 1", below=1)
+        for name in ("entropy_explosion", "length_runaway"):
+            self._check_limit(name, "a multiple of the first steps' mean, above 1", above=1)
+        for name in ("repetition", "truncation", "zero_variance", "charset_drift"):
+            self._check_limit(name, "a share, below 1", below=1)
+        return self
+
+    def _check_limit(self, name: str, what: str, above: float = 0, below: float = math.inf) -> None:
+        if not above < (limit := getattr(self, name).limit) < below:
+            raise ValueError(f"{name}.limit = {limit:g}: it is {what}")
+
+
 class _Common(Section):
     quantization: Literal["nf4", "none"] | None = None  # None: nf4 on CUDA, none on the CPU
     data: Data = Data()
@@ -243,6 +301,7 @@ class _Common(Section):
     length_norm: Literal["mean", "sum"] = "mean"  # of trajectory_entropy; sum pays for short answers
     semantic: Semantic = Semantic()
     motivation: Motivation = Motivation()
+    guard: Guard = Guard()
 
 
 class Mix(Section):

@@ -1,0 +1,283 @@
+"""When to warn, stop, or take a run back: pure rules over step records and canary evaluations.
+
+Not here: acting on a decision, files, the model. Limits are in config.Guard.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from statistics import fmean, stdev
+from typing import Literal
+
+import numpy as np
+from scipy import stats
+
+from poc import config
+from poc.records import CanaryRecord, StepRecord
+
+FIRST = 5  # steps that make the baseline
+RECENT = 5  # steps whose mean reward is compared
+WINDOW = 3  # evaluations that are averaged where the best is looked for
+PROOF = 2.0  # standard errors above the start, from which on a best counts as better than the start
+RELEASE = 0.8  # of a limit: within it a rule that has tripped may trip again
+
+STRENGTH = ("off", "warn", "stop", "rollback")
+RATIOS = {"entropy_collapse": "entropy", "entropy_explosion": "entropy", "length_collapse": "length",
+          "length_runaway": "length"}  # fmt: skip
+SHARES = {"repetition": "repetition", "truncation": "truncated", "zero_variance": "zero_variance",
+          "charset_drift": "foreign"}  # fmt: skip
+BELOW = ("entropy_collapse", "length_collapse")
+MEANING = {
+    "entropy_collapse": "the policy hardly varies any more and has little left to learn from",
+    "entropy_explosion": "the policy becomes random",
+    "length_collapse": "the answers lose their working",
+    "length_runaway": "the answers grow without end",
+    "repetition": "the answers run in loops",
+    "truncation": "the answers no longer come to an end",
+    "zero_variance": "nearly every group gets one and the same reward, so hardly anything is learned",
+    "charset_drift": "the answers leave the questions' script",
+    "kl": "the policy has left the start model far behind",
+    "canary_drop": "it is forgetting the task",
+    "past_peak": "the run is past its peak; no label was used to see that",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Of one rule: consecutive looks beyond the limit, the step of the first, and whether it has tripped."""
+
+    streak: int = 0
+    since: int = 0
+    tripped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """Of one value per canary question: the start, the last evaluations, and the best mean of WINDOW in a row."""
+
+    start: tuple[float, ...] = ()
+    recent: tuple[tuple[float, ...], ...] = ()
+    steps: tuple[int, ...] = ()  # of `recent`
+    best: tuple[float, ...] = ()
+    at: int = 0  # the step in the middle of the best
+    reward: float | None = None  # mean of the steps before the best
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Everything that the guard remembers; its size does not grow with the run."""
+
+    label_free: bool
+    first: dict[str, tuple[float, ...]] = field(default_factory=dict)  # by signal, at most FIRST
+    rewards: tuple[float, ...] = ()  # of the last RECENT steps
+    counts: dict[str, Count] = field(default_factory=dict)  # by rule
+    correct: Course = Course()
+    agreement: Course = Course()
+
+    @classmethod
+    def from_json(cls, tree: dict) -> "Memory":
+        """The memory whose dataclasses.asdict went through JSON."""
+        return cls(
+            label_free=tree["label_free"],
+            first={name: tuple(values) for name, values in tree["first"].items()},
+            rewards=tuple(tree["rewards"]),
+            counts={name: Count(**count) for name, count in tree["counts"].items()},
+            correct=_course(tree["correct"]),
+            agreement=_course(tree["agreement"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A rule has tripped at `step`; `message` is one line for people, `values` what it was made of."""
+
+    rule: str
+    action: Literal["warn", "stop", "rollback"]
+    step: int
+    message: str
+    values: dict[str, float]
+
+
+Outcome = tuple[Memory, tuple[Decision, ...]]
+
+
+def start(label_free: bool) -> Memory:
+    """Before the first step. `label_free`: no reward of this run uses a label, so past_peak may judge it."""
+    return Memory(label_free)
+
+
+def after_step(memory: Memory, record: StepRecord, options: config.Guard) -> Outcome:
+    """What the step's own statistics say."""
+    known = {name: values for name, values in memory.first.items() if len(values) == FIRST}
+    memory = replace(memory, first=_first(memory, record), rewards=_rewards(memory, record))
+    decisions = []
+    for rule, signal in (RATIOS | SHARES).items():
+        measured = getattr(record, signal)
+        if measured is not None and signal in known:
+            base = fmean(known[signal])
+            found = _ratio(signal, measured, base) if rule in RATIOS else _share(signal, measured, base)
+            memory, decision = _judge(memory, options, rule, record.step, *found)
+            decisions += decision
+    if record.kl:  # 0.0 where kl is off
+        memory, decision = _judge(memory, options, "kl", record.step, *_kl(record.kl))
+        decisions += decision
+    return memory, tuple(decisions)
+
+
+def after_canary(memory: Memory, canary: CanaryRecord, options: config.Guard) -> Outcome:
+    """What the canary says; at step 0 and after the after_step of an evaluated step."""
+    counted, decisions = not _in_trouble(memory, options), []
+    if canary.kl is not None:
+        found, looks = _kl(canary.kl), options.kl.patience  # hundreds of completions: one look is enough
+        memory, decision = _judge(memory, options, "kl", canary.step, *found, looks=looks)
+        decisions += decision
+    judged = {"canary_drop": "correct"} | ({"past_peak": "agreement"} if memory.label_free else {})
+    for rule, name in judged.items():
+        course, values = getattr(memory, name), getattr(canary, name)
+        if values and course.recent:
+            found = _drop("accuracy" if name == "correct" else name, values, course, memory.rewards)
+            memory, decision = _judge(memory, options, rule, canary.step, *found)
+            decisions += decision
+    courses = {
+        name: _extended(getattr(memory, name), canary.step, getattr(canary, name), memory.rewards, counted)
+        for name in ("correct", "agreement")
+    }
+    return replace(memory, **courses), tuple(decisions)
+
+
+def best_step(memory: Memory, options: config.Guard, labels: bool) -> int:
+    """The step of the checkpoint to go back to: by the canary's accuracy with `labels`, by its agreement without.
+
+    The start, unless the best mean of WINDOW evaluations in a row is better by PROOF standard errors; then the one in
+    the middle of these.
+    """
+    course = memory.correct if labels and memory.correct.start else memory.agreement
+    return course.at if course.best and standard_errors(course.best, course.start) >= PROOF else 0
+
+
+def candidates(memory: Memory) -> set[int]:
+    """Steps whose checkpoints must stay, because best_step may name them now or after the next evaluations."""
+    return {0, *(step for course in (memory.correct, memory.agreement) for step in (course.at, *course.steps))}
+
+
+def standard_errors(after: Sequence[float], before: Sequence[float]) -> float:
+    """How far `after` is above `before`, paired by question: the one-sided p of the t test as a normal quantile.
+
+    No less than the p of 2^-m that flipping the signs of the m differences could reach: few questions prove little.
+    """
+    difference = np.asarray(after) - np.asarray(before)
+    changed = np.count_nonzero(difference)
+    if not changed:
+        return 0.0
+    spread = difference.std(ddof=1) if len(difference) > 1 else 0.0
+    t = (
+        difference.mean() / spread * math.sqrt(len(difference))
+        if spread
+        else math.copysign(math.inf, difference.mean())
+    )
+    p = max(float(stats.t.sf(abs(t), len(difference) - 1)) if spread else 0.0, 2.0**-changed)
+    return math.copysign(max(0.0, float(stats.norm.isf(p))), t)
+
+
+def _course(tree: dict) -> Course:
+    vectors = {name: tuple(tree[name]) for name in ("start", "steps", "best")}
+    return Course(**tree | vectors | {"recent": tuple(map(tuple, tree["recent"]))})
+
+
+def _first(memory: Memory, record: StepRecord) -> dict[str, tuple[float, ...]]:
+    first = dict(memory.first)
+    for signal in dict.fromkeys((RATIOS | SHARES).values()):
+        value = getattr(record, signal)
+        if value is not None and len(first.get(signal, ())) < FIRST:
+            first[signal] = (*first.get(signal, ()), value)
+    return first
+
+
+def _rewards(memory: Memory, record: StepRecord) -> tuple[float, ...]:
+    return memory.rewards if record.reward is None else (*memory.rewards, record.reward)[-RECENT:]
+
+
+Found = tuple[float, dict[str, float], str]  # what the limit is compared with, the values behind it, in words
+
+
+def _ratio(signal: str, measured: float, base: float) -> Found:
+    ratio = measured / base if base else 1.0
+    words = f"{signal} {measured:.3g} is {ratio:.2g} of the first steps' {base:.3g}"
+    return ratio, {"measured": measured, "baseline": base}, words
+
+
+def _share(signal: str, measured: float, base: float) -> Found:
+    risen = (measured - base) / (1 - base) if base < 1 else 0.0
+    words = f"{signal.replace('_', ' ')} {measured:.2f}, in the first steps {base:.2f}: {risen:.2f} of the rest"
+    return risen, {"measured": measured, "baseline": base}, words
+
+
+def _kl(measured: float) -> Found:
+    return measured, {"measured": measured}, f"KL {measured:.3g} nats per token from the start model"
+
+
+def _drop(name: str, values: Sequence[float], course: Course, rewards: Sequence[float]) -> Found:
+    best = course.best or _mean(course.recent)
+    at = course.at if course.best else course.steps[0]
+    errors = standard_errors(best, values)
+    measured = {"measured": fmean(values), "baseline": fmean(best), "best_step": float(at)}
+    words = f"canary {name} {fmean(values):.3f}, best {fmean(best):.3f} about step {at}: {errors:.1f} standard errors"
+    if course.reward is not None and len(rewards) > 1 and fmean(rewards) > course.reward + stdev(rewards):
+        measured |= {"reward": fmean(rewards), "reward_at_best": course.reward}
+        words += f", while the reward rose from {course.reward:.3g} to {fmean(rewards):.3g}"
+    return errors, measured, words
+
+
+def _judge(memory: Memory, options: config.Guard, rule: str, step: int, value: float, values: dict[str, float],
+           words: str, looks: int = 1) -> tuple[Memory, list[Decision]]:  # fmt: skip
+    """Counts a look at `value`; a decision if the rule trips by it."""
+    limit, action = getattr(options, rule).limit, _action(options, rule)
+    if action == "off":
+        return memory, []
+    count = _counted(memory.counts.get(rule, Count()), _excess(rule, value, limit), step, looks)
+    trips = not count.tripped and count.streak >= getattr(options, rule).patience
+    memory = replace(memory, counts=memory.counts | {rule: replace(count, tripped=count.tripped or trips)})
+    if not trips:
+        return memory, []
+    message = f"{words} (limit {limit:g}), since step {count.since}: {MEANING[rule]}"
+    return memory, [Decision(rule, action, step, message, {"value": value, "limit": limit, **values})]
+
+
+def _action(options: config.Guard, rule: str) -> str:
+    """The rule's own action, or what the guard may do at most."""
+    return min(options.action, getattr(options, rule).action, key=STRENGTH.index)
+
+
+def _excess(rule: str, value: float, limit: float) -> float:
+    """Above 1 beyond the limit."""
+    if rule in BELOW:
+        return limit / value if value > 0 else math.inf
+    return value / limit
+
+
+def _counted(count: Count, excess: float, step: int, looks: int) -> Count:
+    if excess > 1:
+        return replace(count, streak=count.streak + looks, since=count.since if count.streak else step)
+    return replace(count, streak=0, tripped=count.tripped and excess >= RELEASE)
+
+
+def _in_trouble(memory: Memory, options: config.Guard) -> bool:
+    """Whether a rule that could stop the run is beyond its limit: such a state is no candidate for the best."""
+    serious = [rule for rule in memory.counts if STRENGTH.index(getattr(options, rule).action) >= 2]
+    return any(memory.counts[rule].streak or memory.counts[rule].tripped for rule in serious)
+
+
+def _mean(vectors: Sequence[Sequence[float]]) -> tuple[float, ...]:
+    return tuple(map(fmean, zip(*vectors, strict=True)))
+
+
+def _extended(course: Course, step: int, values: Sequence[float], rewards: Sequence[float], counted: bool) -> Course:
+    """With one more evaluation."""
+    if not values:
+        return course
+    recent, steps = (*course.recent, tuple(values))[-WINDOW:], (*course.steps, step)[-WINDOW:]
+    course = replace(course, start=course.start or tuple(values), recent=recent, steps=steps)
+    mean = _mean(recent)
+    if not counted or len(recent) < WINDOW or course.best and fmean(mean) <= fmean(course.best):
+        return course
+    return replace(course, best=mean, at=steps[WINDOW // 2], reward=fmean(rewards) if rewards else None)
