@@ -267,8 +267,8 @@ class Guard(Section):
     zero_variance: Rule = Rule(limit=0.8, action="warn")
     charset_drift: Rule = Rule(limit=0.1)
     kl: Rule = Rule(limit=1.0, patience=2)  # nats per token, from the start model
-    canary_drop: Rule = Rule(limit=3.3, patience=1)  # standard errors below the best
-    past_peak: Rule = Rule(limit=3.8, patience=1)
+    canary_drop: Rule = Rule(limit=2.3)  # standard errors below the best
+    past_peak: Rule = Rule(limit=2.1)
 
     @field_validator("*", mode="before")
     @classmethod

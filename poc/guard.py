@@ -18,7 +18,8 @@ from poc.records import CanaryRecord, StepRecord
 FIRST = 5  # steps that make the baseline
 RECENT = 5  # steps whose mean reward is compared
 WINDOW = 3  # evaluations that are averaged where the best is looked for
-PROOF = 2.0  # standard errors above the start, from which on a best counts as better than the start
+PROOF = 1.5  # standard errors above the start, from which on the best accuracy counts as better than the start's
+SURE = 1.7  # times the limit: a drop of accuracy of which one evaluation is enough
 RELEASE = 0.8  # of a limit: within it a rule that has tripped may trip again
 
 STRENGTH = ("off", "warn", "stop", "rollback")
@@ -73,6 +74,8 @@ class Memory:
     counts: dict[str, Count] = field(default_factory=dict)  # by rule
     correct: Course = Course()
     agreement: Course = Course()
+    entropy: float | None = None  # of the canary at the start
+    calm: tuple[float, int] = (0.0, 0)  # best agreement while the canary's entropy was not above that, and its step
 
     @classmethod
     def from_json(cls, tree: dict) -> "Memory":
@@ -84,6 +87,8 @@ class Memory:
             counts={name: Count(**count) for name, count in tree["counts"].items()},
             correct=_course(tree["correct"]),
             agreement=_course(tree["agreement"]),
+            entropy=tree["entropy"],
+            calm=tuple(tree["calm"]),
         )
 
 
@@ -126,7 +131,7 @@ def after_step(memory: Memory, record: StepRecord, options: config.Guard) -> Out
 
 def after_canary(memory: Memory, canary: CanaryRecord, options: config.Guard) -> Outcome:
     """What the canary says; at step 0 and after the after_step of an evaluated step."""
-    counted, decisions = not _in_trouble(memory, options), []
+    candidate, decisions = not _in_trouble(memory, options), []
     if canary.kl is not None:
         found, looks = _kl(canary.kl), options.kl.patience  # hundreds of completions: one look is enough
         memory, decision = _judge(memory, options, "kl", canary.step, *found, looks=looks)
@@ -134,30 +139,26 @@ def after_canary(memory: Memory, canary: CanaryRecord, options: config.Guard) ->
     judged = {"canary_drop": "correct"} | ({"past_peak": "agreement"} if memory.label_free else {})
     for rule, name in judged.items():
         course, values = getattr(memory, name), getattr(canary, name)
-        if values and course.recent:
+        if values and course.start:
             found = _drop("accuracy" if name == "correct" else name, values, course, memory.rewards)
-            memory, decision = _judge(memory, options, rule, canary.step, *found)
+            sure = rule == "canary_drop" and found[0] > SURE * options.canary_drop.limit
+            looks = options.canary_drop.patience if sure else 1
+            memory, decision = _judge(memory, options, rule, canary.step, *found, looks=looks)
             decisions += decision
     courses = {
-        name: _extended(getattr(memory, name), canary.step, getattr(canary, name), memory.rewards, counted)
+        name: _extended(getattr(memory, name), canary.step, getattr(canary, name), memory.rewards, candidate)
         for name in ("correct", "agreement")
     }
-    return replace(memory, **courses), tuple(decisions)
+    memory = replace(memory, **courses, entropy=canary.entropy if memory.entropy is None else memory.entropy)
+    return replace(memory, calm=_calm(memory, canary, candidate)), tuple(decisions)
 
 
 def best_step(memory: Memory, options: config.Guard, labels: bool) -> int:
-    """The step of the checkpoint to go back to: by the canary's accuracy with `labels`, by its agreement without.
-
-    The start, unless the best mean of WINDOW evaluations in a row is better by PROOF standard errors; then the one in
-    the middle of these.
-    """
-    course = memory.correct if labels and memory.correct.start else memory.agreement
-    return course.at if course.best and standard_errors(course.best, course.start) >= PROOF else 0
-
-
-def candidates(memory: Memory) -> set[int]:
-    """Steps whose checkpoints must stay, because best_step may name them now or after the next evaluations."""
-    return {0, *(step for course in (memory.correct, memory.agreement) for step in (course.at, *course.steps))}
+    """The step of the checkpoint to go back to: by the canary's accuracy with `labels`, by what needs none without."""
+    if not (labels and memory.correct.start):
+        return memory.calm[1]
+    best, first = memory.correct.best, memory.correct.start
+    return memory.correct.at if best and standard_errors(best, first) >= PROOF else 0
 
 
 def standard_errors(after: Sequence[float], before: Sequence[float]) -> float:
@@ -217,8 +218,7 @@ def _kl(measured: float) -> Found:
 
 
 def _drop(name: str, values: Sequence[float], course: Course, rewards: Sequence[float]) -> Found:
-    best = course.best or _mean(course.recent)
-    at = course.at if course.best else course.steps[0]
+    best, at = (course.best, course.at) if course.best else (course.start, 0)
     errors = standard_errors(best, values)
     measured = {"measured": fmean(values), "baseline": fmean(best), "best_step": float(at)}
     words = f"canary {name} {fmean(values):.3f}, best {fmean(best):.3f} about step {at}: {errors:.1f} standard errors"
@@ -271,13 +271,19 @@ def _mean(vectors: Sequence[Sequence[float]]) -> tuple[float, ...]:
     return tuple(map(fmean, zip(*vectors, strict=True)))
 
 
-def _extended(course: Course, step: int, values: Sequence[float], rewards: Sequence[float], counted: bool) -> Course:
+def _extended(course: Course, step: int, values: Sequence[float], rewards: Sequence[float], candidate: bool) -> Course:
     """With one more evaluation."""
     if not values:
         return course
     recent, steps = (*course.recent, tuple(values))[-WINDOW:], (*course.steps, step)[-WINDOW:]
-    course = replace(course, start=course.start or tuple(values), recent=recent, steps=steps)
-    mean = _mean(recent)
-    if not counted or len(recent) < WINDOW or course.best and fmean(mean) <= fmean(course.best):
+    course, mean = replace(course, start=course.start or tuple(values), recent=recent, steps=steps), _mean(recent)
+    if not candidate or len(recent) < WINDOW or course.best and fmean(mean) <= fmean(course.best):
         return course
     return replace(course, best=mean, at=steps[WINDOW // 2], reward=fmean(rewards) if rewards else None)
+
+
+def _calm(memory: Memory, canary: CanaryRecord, candidate: bool) -> tuple[float, int]:
+    course = memory.agreement
+    if not candidate or len(course.recent) < WINDOW or canary.entropy > memory.entropy:
+        return memory.calm
+    return max(memory.calm, (fmean(_mean(course.recent)), course.steps[WINDOW // 2]), key=lambda pair: pair[0])

@@ -6,7 +6,8 @@ before the guard's limits, from these sources:
 
 Noise of a step's mean. Measured on lab runs around a cubic trend (16 prompts x 8 completions): entropy 8.5 to 9.3 % and
 length 2.3 to 2.6 %, white. That is noise "lab". Noise "large", as of larger models: 5 to 10 % for both, AR(1) with
-coefficient 0.7. Shares (truncated, zero variance) are binomial over 128 completions and 16 groups.
+coefficient 0.7. The canary's entropy: 6 %, as it has twice the completions. Shares (truncated, zero variance) are
+binomial over 128 completions and 16 groups.
 Healthy kinds: flat; learning (accuracy + 0.1 to 0.3, entropy falls to half with a time constant of 30 to 60 steps,
 length drifts by up to 20 % either way, more groups of zero variance, KL up to 0.1); noisy (flat, entropy and length
 swing by another 15 % over 25 to 60 steps, twice the noise of repetition and script).
@@ -190,8 +191,9 @@ def _drawn(c: Courses, rng: np.random.Generator, noise: str, rough: bool, onset:
                 step(t, float(c.entropy[t] * entropy[t]), float(length[t]), kl * kl_in_steps, reward, **shares)
             )
         if t % EVERY == 0:
-            quiet = {"entropy": float(c.entropy[t]), "length": float(c.length[t]), "truncated": float(c.truncated[t])}
-            canaries.append(CanaryRecord(t, *_answers(c.odds[t], c.favourite[t], rng), **quiet, kl=kl))
+            seen = {"entropy": float(c.entropy[t] * rng.normal(1, 0.06)), "length": float(c.length[t])}
+            answers = _answers(c.odds[t], c.favourite[t], rng)
+            canaries.append(CanaryRecord(t, *answers, **seen, truncated=float(c.truncated[t]), kl=kl))
     return Trace(steps, canaries, [float((1 / (1 + np.exp(-c.odds[x.step]))).mean()) for x in canaries], onset)
 
 
