@@ -28,6 +28,7 @@ setup(
         "bitsandbytes",
         "datasets",
         "datasketch>=2",
+        "filelock",
         "jinja2",
         "math-verify",
         "matplotlib",

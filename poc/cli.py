@@ -1,6 +1,7 @@
 """The command line: parse, call, print. Heavy libraries load when a run needs them.
 
-Exit codes: 0 done, 2 wrong input (nothing was started), 1 a failure, 130 interrupted (the run folders are whole).
+Exit codes: 0 done, 2 wrong input (nothing was started), 3 the guard stopped the run (the best checkpoint is in place),
+1 a failure, 130 interrupted (the run folders are whole). An arm that the guard stopped is a finding of its pilot: 0.
 """
 
 import json
@@ -17,7 +18,7 @@ from typing import Annotated
 import typer
 
 from poc import __version__
-from poc.records import InputError
+from poc.records import InputError, RunError
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -77,6 +78,43 @@ def train(config: Config = None, out: Out = None, set: Set = None, seed: Seed = 
     checked = load(RunConfig, config, set or [], seed)
     out = out or _new_folder("train")
     _run(checked, [stage.Job(out, out.name, None, stage.resolve(checked))], out, is_pilot=False)
+
+
+@app.command()
+def resume(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of an interrupted run or pilot.")],
+) -> None:
+    """Go on with an interrupted run or pilot, exactly where it stood."""
+    from poc.resume import left
+
+    found = left(run)
+    if not found.open:
+        print(f"{run}: has ended, there is nothing left to do: poc report {run}")
+        raise typer.Exit()
+    observer = None
+    if found.kind == "equivalence":
+        from poc.equivalence import observer
+    _go(found.config, found.jobs, run, found.is_pilot, observer)
+
+
+@app.command()
+def verify(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run or pilot folder.")],
+    head: Annotated[
+        list[str] | None, typer.Option("--head", help="A head that you noted, SEQ:HEX: it must be in the log.")
+    ] = None,
+) -> None:
+    """Check a run's audit log, checkpoints and results against each other; exit code 1 if anything was changed."""
+    from poc.audit import verify_run
+    from poc.audit_verify import parse_head
+
+    try:
+        heads = [parse_head(text) for text in head or []]
+    except ValueError as error:
+        raise InputError(f"--head: {error}") from None
+    found = verify_run(run, heads)
+    print("\n".join(found.lines))
+    raise typer.Exit(0 if found.ok else 1)
 
 
 @app.command()
@@ -247,30 +285,49 @@ def _mixed(config, mix: str):
 
 
 def _run(config, jobs, out: Path, is_pilot: bool, observer=None) -> None:
-    """Check, run, report."""
+    """Check, make the folder, run, report."""
+    from poc import durable, runfolder
     from poc import pilot as stage
-    from poc import runfolder
-    from poc.display import watching
-    from poc.interrupt import deferred
 
     data, existed = stage.prepare(jobs), out.exists()
     runfolder.create_empty(out)
     if is_pilot:
         runfolder.write_config(out, config)
-    with watching(sum(job.config.train.steps for job in jobs)) as watch, deferred(watch) as interrupted:
+        durable.write_json(out / "environment.json", runfolder.environment())
+    try:
+        _go(config, jobs, out, is_pilot, observer, data)
+    except InputError:  # found with the tokenizer only: nothing has been trained
+        if not any(out.rglob("steps.jsonl")):
+            _remove(out, existed)
+        raise
+
+
+def _go(config, jobs, out: Path, is_pilot: bool, observer=None, data=None) -> None:
+    """Run what is left of the jobs, then report."""
+    from contextlib import nullcontext
+
+    from poc import pilot as stage
+    from poc import runfolder
+    from poc.display import watching
+    from poc.interrupt import deferred
+
+    data = data or stage.prepare(jobs)
+    steps = sum(stage.steps_left(job) for job in jobs)
+    with (
+        runfolder.lock(out) if is_pilot else nullcontext(),
+        watching(steps) as watch,
+        deferred(watch) as interrupted,
+    ):
         watch.say(f"{len(jobs)} run(s) of {jobs[0].config.train.steps} steps into {out}")
-        if is_pilot:
-            runfolder.write_json(out / "environment.json", runfolder.environment())
-        try:
-            state = stage.run(jobs, data, watch, interrupted, observer)
-        except InputError:  # found with the tokenizer only: nothing has been trained
-            if not watch.done:
-                _remove(out, existed)
-            raise
+        state = stage.run(jobs, data, watch, interrupted, observer)
     from poc.report import write
 
     print(f"{state}: report in {write([out], out / 'report.html')}")
-    raise typer.Exit({"done": 0, "failed": 1, "interrupted": 130}[state])
+    if state == "interrupted":
+        print(f"go on with: poc resume {shlex.quote(str(out))}")
+    if state == "stopped" and is_pilot:
+        state = "done"  # that an arm was stopped is a finding of the pilot
+    raise typer.Exit({"done": 0, "failed": 1, "stopped": 3, "interrupted": 130}[state])
 
 
 def main() -> None:
@@ -284,9 +341,12 @@ def main() -> None:
     except InputError as error:
         _end(2, str(error))
     except KeyboardInterrupt:
-        _end(130, "stopped at once; `poc report FOLDER` shows what was finished")
+        _end(130, "stopped at once; go on from the last checkpoint with `poc resume FOLDER`")
+    except RunError as error:
+        _end(1, str(error))
     except OSError as error:
-        _end(1, f"{error.filename or 'file system'}: {error.strerror or error}; what was written before is whole")
+        said = f"{error.filename or 'file system'}: {error.strerror or error}"
+        _end(1, f"{said}; the last checkpoint is whole: mend this, then go on with `poc resume FOLDER`")
 
 
 def _end(code: int, message: str) -> None:

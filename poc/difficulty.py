@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Literal
 
 from poc import difficulty_cache as cache
-from poc import pilot, runfolder, sources, tasks
+from poc import durable, pilot, sources, tasks
 from poc.config import RunConfig
 from poc.difficulty_page import Progress, progress, show
 from poc.records import Example, Group, InputError
@@ -205,7 +205,7 @@ def _write(sides: list[Side], questions: Sequence[Example], samples: int, out: P
     models = {side.name: {"source": side.config.model, "fingerprint": side.fingerprint} for side in sides}
     asked = {"samples": samples, "temperature": TEMPERATURE, "data": tasks.fingerprint(questions)}
     summary = {"models": models} | asked | _summary(rows)
-    runfolder.write_json(out / "summary.json", summary)
+    durable.write_json(out / "summary.json", summary)
     return summary
 
 

@@ -45,7 +45,12 @@ FILE = "equivalence.jsonl"
 
 
 def check(config: RunConfig) -> None:
-    """Raises InputError for groups of two, where every rank correlation is 1 or -1."""
+    """Raises InputError for groups of two, where every rank correlation is 1 or -1, and for rollouts used twice."""
+    if config.train.rollout_reuse * config.train.inner_epochs > 1:
+        raise InputError(
+            "train.rollout_reuse and train.inner_epochs: gradients are compared under the weights that drew the "
+            "completions: leave both at 1"
+        )
     if config.train.group_size < 3:
         raise InputError(
             f"train.group_size = {config.train.group_size}: two completions are ranked alike or opposite, nothing "

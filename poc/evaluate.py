@@ -12,11 +12,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+import torch
+
 from poc import statistics
 from poc.config import RunConfig
 from poc.models import Policy
-from poc.records import Episode, Example
+from poc.records import CanaryRecord, Episode, Example, Group
+from poc.rewards.meanings import Clustering, with_meanings
+from poc.rewards.semantic import agreement
 from poc.rollout import graded, sample
+from poc.update import batches, token_logp
 
 SEED = 20_250_617  # one fixed stream: what differs between two evaluations is the weights
 TEMPERATURE = 1.0
@@ -24,23 +29,32 @@ TEMPERATURE = 1.0
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Questions to measure on and how they are asked; the hold-out itself has no name."""
+    """Questions to measure on and how they are asked; the hold-out itself has no name.
+
+    `cluster`: of the canary; it says which answers mean the same, so that agreement can be measured.
+    """
 
     name: str
     examples: Sequence[Example]
     encode: Callable[[Example], list[int]]
+    cluster: Clustering | None = None
 
 
 def evaluate(
-    policy: Policy, examples: Sequence[Example], config: RunConfig, *, step: int, encode: Callable[[Example], list[int]]
-) -> dict:
-    """The evaluation record of `examples`: summary metrics with intervals and every completion behind them."""
+    policy: Policy, examples: Sequence[Example], config: RunConfig, *, step: int,
+    encode: Callable[[Example], list[int]], cluster: Clustering | None = None,
+) -> dict:  # fmt: skip
+    """The evaluation record of `examples`: summary metrics with intervals and every completion behind them.
+
+    With `cluster` also what the guard needs (`canary_record`): each question's agreement, the distance to the start.
+    """
     started = time.perf_counter()
     prompts = [encode(example) for example in examples]
     limits = dict(max_new_tokens=config.train.max_new_tokens, max_rows=config.train.sample_rows, seed=SEED)
     greedy = sample(policy, prompts, 1, temperature=0.0, **limits)
     sampled = sample(policy, prompts, config.evaluate.samples, temperature=TEMPERATURE, **limits)
     drawn = [[*one, *many] for one, many in zip(greedy, sampled, strict=True)]
+    judged = graded(examples, drawn, budget=time.perf_counter() - started)
     rows = [
         {
             "id": example.id,
@@ -49,11 +63,17 @@ def evaluate(
             "greedy": completion(one),
             "sampled": [completion(episode) for episode in many],
         }
-        for example, (one, *many) in zip(
-            examples, graded(examples, drawn, budget=time.perf_counter() - started), strict=True
-        )
+        for example, (one, *many) in zip(examples, judged, strict=True)
     ]
-    return {
+    extra = {}
+    if cluster:
+        groups = [
+            Group(example, tuple(prompt), tuple(many))
+            for example, prompt, (_, *many) in zip(examples, prompts, judged, strict=True)
+        ]
+        extra["agreement"] = [agreement(with_meanings(group, cluster)) for group in groups]
+        extra["kl"] = distance(policy, groups, config)
+    return extra | {
         "step": step,
         "temperature": TEMPERATURE,
         "samples": config.evaluate.samples,
@@ -61,6 +81,31 @@ def evaluate(
         "summary": summarise(rows, config.evaluate.transitional_words),
         "prompts": rows,
     }
+
+
+@torch.no_grad()
+def distance(policy: Policy, groups: Sequence[Group], config: RunConfig) -> float:
+    """Mean k3 estimate (poc.objective) of KL(policy || start model) over the groups' tokens, nats per token."""
+    weights = torch.ones(len(groups), len(groups[0].episodes))
+    total = tokens = 0.0
+    with policy.adapter_off():
+        for batch in batches(groups, weights, config.train.micro_batch, policy, all_rows=True):
+            trained = batch.targets != -100
+            difference = token_logp(policy, batch, TEMPERATURE).double() - batch.old_logp[trained].double()
+            total, tokens = total + (difference.exp() - difference - 1).sum().item(), tokens + trained.sum().item()
+    return total / tokens
+
+
+def canary_record(evaluation: dict) -> CanaryRecord:
+    """What the guard sees of the canary's evaluation."""
+    rows, mean = evaluation["prompts"], lambda key: evaluation["summary"][key]["value"]
+    labelled = [row for row in rows if row["gold"] is not None]
+    return CanaryRecord(
+        step=evaluation["step"],
+        correct=tuple(fmean(c["status"] == "correct" for c in row["sampled"]) for row in labelled),
+        agreement=tuple(evaluation["agreement"]),
+        entropy=mean("entropy"), length=mean("length"), truncated=mean("truncated"), kl=evaluation["kl"],
+    )  # fmt: skip
 
 
 def completion(episode: Episode) -> dict:

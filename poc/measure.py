@@ -1,4 +1,5 @@
-"""`poc evaluate RUN|MODEL`: the hold-out metrics of a run's last checkpoint or of a model as it is."""
+"""`poc evaluate RUN|MODEL`: the hold-out metrics of a run's checkpoint (the one that the guard went back to, else the
+last whole one) or of a model as it is."""
 
 import json
 import os
@@ -6,7 +7,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from poc import pilot, runfolder, sources, tasks
+from poc import checkpoint, durable, pilot, runfolder, sources, tasks
 from poc.config import RunConfig
 from poc.configfile import load
 from poc.display import console
@@ -37,20 +38,21 @@ def measure(target: str, out: Path | None, overrides: list[str]) -> dict:
     pilot.check_lengths(data, encode, policy, config)
     evaluation = evaluate(policy, data["holdout"], config, step=0, encode=encode)
     if out is not None:
-        runfolder.write_json(out, evaluation)
+        durable.write_json(out, evaluation)
     _print(evaluation)
     return evaluation
 
 
 def _of_run(folder: Path, overrides: list[str]) -> tuple[RunConfig, Path]:
-    checkpoints = sorted(folder.glob("checkpoints/step-*"))
-    if not checkpoints:
+    root, kept = folder / "checkpoints", runfolder.read_outcome(folder).get("kept")
+    found = root / checkpoint.name(kept) if isinstance(kept, int) else checkpoint.newest(root, print)
+    if found is None:
         raise InputError(
             f"{folder}: no checkpoint in it: name a run folder (a pilot's are in its arms/ folder) or a model"
         )
     recorded = json.loads((folder / "environment.json").read_text())["model"]["prompt_format"]
     overrides = [f"prompt.format={recorded}", *overrides]  # "auto" would not know the model's role in the pilot
-    return load(RunConfig, str(folder / "config.yaml"), overrides), checkpoints[-1]
+    return load(RunConfig, str(folder / "config.yaml"), overrides), found
 
 
 def _print(evaluation: dict) -> None:

@@ -100,6 +100,10 @@ class Policy:
         config.target_modules = sorted(config.target_modules)  # a set: its order changes from process to process
         config.save_pretrained(str(folder))
 
+    def load_adapter(self, folder: str | Path) -> None:
+        """The adapter that `save_adapter` wrote, exactly. Raises InputError where it does not fit this policy."""
+        _load_adapter(self.model, Path(folder))
+
 
 def load_policy(
     source: str, *, quantization: str | None = None, lora_rank: int, lora_alpha: float, device=None, seed: int = 0,
@@ -122,7 +126,7 @@ def load_policy(
     policy = Policy(model, tokenizer, source, located.fingerprint, head, stop_ids, device, dtype, style)
     policy.reset_adapter(seed)
     if adapter is not None:
-        _load_adapter(model, Path(adapter))
+        policy.load_adapter(adapter)
     _check_head(policy)
     return policy
 

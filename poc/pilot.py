@@ -6,7 +6,6 @@ model is shared by its arms: a fresh adapter changes nothing, so its numbers are
 arm.
 """
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from poc.rewards import hybrid, meanings
 from poc.rewards.meanings import Clustering
 
 BESIDE = ("level-", "domain-")  # hold-outs that are measured beside the run's own
+CANARY = "canary"  # the guard's questions
 MOTIVATED = "motivated"  # the hold-out asked with the reward's rules in the prompt
 
 
@@ -131,13 +131,15 @@ def run(
     jobs: list[Job], data: Questions, watch: Watch, interrupted: Callable[[], bool],
     observer: Callable | None = None,
 ) -> str:  # fmt: skip
-    """Run all jobs; "done", "interrupted" or "failed" (some arm did; the others ran).
+    """Run all jobs, or what is left of them; "done", "stopped" (the guard ended one), "interrupted" or "failed" (some
+    arm did; the others ran).
 
     `observer(job, policy)` gives the `observe` of poc.trainer.train for one run.
     """
-    states = []
-    for source in dict.fromkeys(job.config.model for job in jobs):
-        same = [job for job in jobs if job.config.model == source]
+    states = [state for job in jobs if (state := ended(job.folder))]
+    left = [job for job in jobs if not ended(job.folder)]
+    for source in dict.fromkeys(job.config.model for job in left):
+        same = [job for job in left if job.config.model == source]
         try:
             states += _run_model(same, data, watch, interrupted, observer)
         except InputError as error:  # found with the weights only
@@ -147,7 +149,20 @@ def run(
         if interrupted():
             break
     cut = interrupted() and len(states) < len(jobs)
-    return "interrupted" if cut or "interrupted" in states else "failed" if "failed" in states else "done"
+    found = ["interrupted"] if cut else [state for state in ("interrupted", "failed", "stopped") if state in states]
+    return found[0] if found else "done"
+
+
+def steps_left(job: Job) -> int:
+    """Steps that a job has still to take, as far as its last checkpoint tells."""
+    done = [int(path.name[5:]) for path in job.folder.glob("checkpoints/step-*") if path.name[5:].isdecimal()]
+    return 0 if ended(job.folder) else job.config.train.steps - max(done, default=0)
+
+
+def ended(folder: Path) -> str | None:
+    """How the run in `folder` ended, if there is nothing left to do there."""
+    status = runfolder.read_outcome(folder).get("status")
+    return status if status in ("done", "stopped") else None
 
 
 def _run_model(jobs: list[Job], data: Questions, watch: Watch, interrupted, observer) -> Iterator[str]:
@@ -179,10 +194,9 @@ def _stage_or_refuse(job: Job, policy, data: Questions, watch: Watch) -> "Staged
 
 def _refuse(job: Job, error: InputError, watch: Watch) -> str:
     """An arm that cannot run beside others that did: its folder says why."""
-    folder = runfolder.RunFolder(job.folder, job.config)
-    seed = job.config.train.seed
-    folder.log_environment(arm=job.name.removesuffix(f"-seed{seed}"), role=job.role, seed=seed)
-    folder.log_outcome("failed", 0.0, str(error))
+    folder = runfolder.RunFolder(job.folder, job.config, _names(job))
+    folder.log_outcome("failed", str(error))
+    folder.close()
     watch.say(f"{job.name} cannot run: {error}")
     return "failed"
 
@@ -209,12 +223,14 @@ def stage(job: Job, policy, data: Data, notes: dict | None = None) -> Staged:
     check_lengths(data, encode, policy, config)
     check_lengths({"train": data["train"]}, told, policy, config)
     examples = training_questions(config, data["train"])
-    views = _views(data, encode, told if config.motivation.evaluate else None)
+    cluster = clustering(config, policy)
+    guarded = cluster if config.guard.action != "off" else None
+    views = _views(data, encode, told if config.motivation.evaluate else None, guarded)
     labels = sum(example.answer is not None for example in examples) if config.needs_labels else 0
     facts = _facts(job, policy, data, prompt | {"motivation": text}, labels)
     facts["data"] |= {"left_out": notes} if notes else {}
     train_encode = told if config.label_fraction is None else _told_by_label(job, policy)
-    return Staged(job, examples, train_encode, clustering(config, policy), views, text, facts)
+    return Staged(job, examples, train_encode, cluster, views, text, facts)
 
 
 def _told_by_label(job: Job, policy) -> Callable[[Example], list[int]]:
@@ -234,21 +250,41 @@ def _run_job(staged: Staged, policy, watch: Watch, interrupted, observer, start:
     from poc.trainer import train
 
     job, config = staged.job, staged.job.config
-    folder = runfolder.RunFolder(job.folder, config)
-    folder.log_environment(**staged.facts)
+    try:
+        folder = runfolder.RunFolder(job.folder, config, staged.facts)
+    except InputError as error:  # somebody else writes there, or what lies there is another run
+        if not watch.done:
+            raise
+        watch.say(f"{job.name} cannot run: {error}")
+        return "failed"
     watch.start_run(job.name, config.train.steps)
     with _outcome(folder, job.name, watch) as state:
         policy.reset_adapter(config.train.seed)
-        for view in staged.views:
-            form, told = staged.facts["model"]["prompt_format"], staged.text if view.name == MOTIVATED else ""
-            key = form, tasks.fingerprint(view.examples), told, config.train.max_new_tokens
-            folder.log_evaluation(_start_evaluation(start, key, policy, view, config, watch), view.name)
-        state["status"], state["reason"] = train(
+        state["status"], state["reason"], state["kept"] = train(
             config, policy, staged.examples, folder,
-            encode=staged.encode, cluster=staged.cluster, views=staged.views, interrupted=interrupted, watch=watch,
-            observe=observer and observer(job, policy),
+            encode=staged.encode, cluster=staged.cluster, views=staged.views, measure=_measure(staged, policy, start),
+            interrupted=interrupted, watch=watch, observe=observer and observer(job, policy),
         )  # fmt: skip
     return state["status"]
+
+
+def _measure(staged: "Staged", policy, start: dict) -> Callable:
+    """The `measure` of poc.trainer.train. The start model is measured once for each way of asking the same questions,
+    at the cost of the first arm: a fresh adapter changes nothing."""
+    from poc.evaluate import evaluate
+
+    def measure(view, step: int, config: RunConfig) -> dict:
+        form, told = staged.facts["model"]["prompt_format"], staged.text if view.name == MOTIVATED else ""
+        clustered = view.cluster and config.semantic.model_dump_json()
+        key = form, tasks.fingerprint(view.examples), told, config.train.max_new_tokens, clustered
+        if step == 0 and key in start:
+            return start[key] | {"seconds": 0.0}
+        found = evaluate(policy, view.examples, config, step=step, encode=view.encode, cluster=view.cluster)
+        if step == 0:
+            start[key] = found
+        return found
+
+    return measure
 
 
 def training_questions(config: RunConfig, examples: list[Example]) -> list[Example]:
@@ -258,12 +294,14 @@ def training_questions(config: RunConfig, examples: list[Example]) -> list[Examp
     return hybrid.hide_labels(examples, config.label_fraction, config.train.seed)
 
 
-def _views(data: Data, encode, told) -> list:
-    """What is measured: the hold-out, the levels never trained on, and, with `told`, the hold-out with motivation."""
+def _views(data: Data, encode, told, cluster) -> list:
+    """What is measured: the hold-out, the levels never trained on, with `cluster` the canary, and, with `told`, the
+    hold-out with motivation."""
     from poc.evaluate import View
 
     views = [View("", data["holdout"], encode)]
     views += [View(name, data[name], encode) for name in data if name.startswith(BESIDE)]
+    views += [View(CANARY, data["canary"], encode, cluster)] if cluster and data["canary"] else []
     return views + ([View(MOTIVATED, data["holdout"], told)] if told else [])
 
 
@@ -292,16 +330,18 @@ def _facts(job: Job, policy, data: Data, prompt: dict, labels: int) -> dict:
         "model": {"source": policy.source, "fingerprint": policy.fingerprint, **prompt},
         "data": hashes | {"counts": {split: len(examples) for split, examples in data.items()}},
         "labels": labels,
-        "arm": job.name.removesuffix(f"-seed{job.config.train.seed}"),
-        "role": job.role,
-        "seed": job.config.train.seed,
-    }
+    } | _names(job)
+
+
+def _names(job: Job) -> dict:
+    seed = job.config.train.seed
+    return {"arm": job.name.removesuffix(f"-seed{seed}"), "role": job.role, "seed": seed}
 
 
 @contextmanager
 def _outcome(folder: runfolder.RunFolder, name: str, watch: Watch) -> Iterator[dict]:
     """Writes outcome.json whatever happens; a RunError ends this run only, anything else goes on up."""
-    began, state = time.perf_counter(), {"status": "failed", "reason": None}
+    state = {"status": "failed", "reason": None, "kept": None}
     try:
         yield state
     except (RunError, InputError) as error:
@@ -311,19 +351,10 @@ def _outcome(folder: runfolder.RunFolder, name: str, watch: Watch) -> Iterator[d
         state |= {"status": "interrupted" if isinstance(error, KeyboardInterrupt) else "failed", "reason": repr(error)}
         raise
     finally:
-        folder.log_outcome(state["status"], time.perf_counter() - began, state["reason"])
-
-
-def _start_evaluation(known: dict[tuple, dict], key: tuple, policy, view, config, watch: Watch) -> dict:
-    """The start model's evaluation, measured once for each way of asking a hold-out, at the cost of the first arm."""
-    from poc.evaluate import evaluate
-
-    if key in known:
-        return known[key] | {"seconds": 0.0}
-    watch.evaluating()
-    known[key] = evaluate(policy, view.examples, config, step=0, encode=view.encode)
-    watch.evaluated(known[key], view.name)
-    return known[key]
+        try:
+            folder.log_outcome(state["status"], state["reason"], state["kept"])
+        finally:
+            folder.close()
 
 
 def prompt_encoder(job: Job, policy, told: str = "") -> tuple[Callable[[Example], list[int]], dict]:

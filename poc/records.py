@@ -20,6 +20,10 @@ class RunError(RuntimeError):
     """A run cannot go on, in one line; the other runs of a pilot can."""
 
 
+class NonFinite(RunError):
+    """A number that is NaN or infinite was found in time: the weights are as they were before the step."""
+
+
 @dataclass(frozen=True, slots=True)
 class Example:
     """One question. `answer` is the gold: hidden from every label-free reward, None where nobody knows it.
@@ -104,30 +108,54 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """One optimizer step, as a line of steps.jsonl. Means are over the step's completions unless said otherwise."""
+    """One optimizer step, as a line of steps.jsonl. Means are over the step's completions unless said otherwise.
+
+    A value that is not finite is None here, never another number; `skipped` then says what it was and that the weights
+    were left as they are.
+    """
 
     step: int
-    reward: float  # weighted sum of the raw parts, before normalisation
+    reward: float | None  # weighted sum of the raw parts, before normalisation
     rewards: dict[
         str, float | None
     ]  # mean of each raw part over the prompts it speaks on; None where it speaks on none
     reward_std: dict[str, float | None]  # mean within-group standard deviation of each part, over the same
     weights: dict[str, float]  # weight of each part in this step, after schedule and switch
-    zero_variance: float  # share of groups whose advantages are all 0
-    entropy: float  # mean per sampled token
-    logp: float  # mean per sampled token
-    self_certainty: float  # mean per sampled token
+    zero_variance: float | None  # share of groups whose advantages are all 0
+    entropy: float | None  # mean per sampled token
+    logp: float | None  # mean per sampled token
+    self_certainty: float | None  # mean per sampled token
     length: float
     truncated: float  # share of completions cut off by the length limit
+    repetition: float  # mean share of a completion's tokens that lie in a repeated phrase (poc.signals)
+    foreign: float  # share of the letters in scripts that the step's questions do not use (poc.signals)
     accuracy: float | None  # share correct on the labelled training prompts, for the log only; None without labels
     labelled: float  # share of prompts with a gold answer that a reward may use
     agreement: float  # mean share of the most frequent answer within a group; unparsable answers agree with nothing
     semantic_entropy: float  # mean over groups of the entropy of the answers' meanings, nats
     dropped: float | None  # share of semantic_entropy's prompts outside its thresholds; None where it is not asked
-    loss: float
-    grad_norm: float  # before clipping
-    clip_fraction: float  # share of tokens whose ratio was clipped
-    kl: float  # mean k3 estimate against the start model; 0.0 when kl is off
+    loss: float | None
+    grad_norm: float | None  # before clipping
+    clip_fraction: float | None  # share of tokens whose ratio was clipped
+    kl: float | None  # mean k3 estimate against the start model; 0.0 when kl is off
     learning_rate: float
-    tokens: int  # completion tokens sampled in this step
-    timing: dict[str, float] = field(default_factory=dict)  # seconds: rollout, update
+    tokens: int  # completion tokens trained on in this step
+    skipped: str | None = None  # why the optimizer did not step
+    micro_batch: int = 0  # completions per forward and backward pass, after what running out of memory left of it
+    timing: dict[str, float] = field(default_factory=dict)  # seconds: rollout (0 where an earlier one serves), ...
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryRecord:
+    """The canary questions at one step: what the guard looks at beside the steps. Per-question values in their order.
+
+    The canary is a labelled split of its own: never trained on, never the hold-out, seen by no reward.
+    """
+
+    step: int
+    correct: tuple[float, ...]  # share of right samples of each labelled question; empty without labels
+    agreement: tuple[float, ...]  # share of the most frequent answer among each question's samples; uses no label
+    entropy: float  # nats per sampled token
+    length: float  # tokens
+    truncated: float  # share of samples cut off
+    kl: float | None = None  # mean k3 estimate against the start model, nats per sampled token

@@ -1,93 +1,256 @@
 """A run is a folder. This file alone writes it; everything else (report, comparison) only reads it.
 
-    config.yaml  environment.json  steps.jsonl  samples.jsonl  outcome.json
+    config.yaml  environment.json  steps.jsonl  samples.jsonl  audit.jsonl  outcome.json
     evaluations/step-000010.json  evaluations/VIEW/step-000010.json  checkpoints/step-000010/
 
-Lines are flushed as they are written; a JSON file appears whole or not at all (written aside, then renamed).
+Files appear whole or not at all (poc.durable); of a log the last line may be torn after a kill, and what goes on with
+the run cuts it off. One process at a time may write: the others are told so.
 """
 
+import hashlib
 import json
 import os
 import platform
 import resource
-import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 
 import yaml
+from filelock import FileLock, Timeout
 
-from poc import __version__
+from poc import __version__, durable
+from poc.audit import Audit, file_sha256
+from poc.config import RunConfig
 from poc.records import Group, InputError, StepRecord
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "datasets", "tokenizers", "numpy", "triton")
+DESCRIBED = {"config": "config.yaml", "environment": "environment.json"}  # what an audit log says a run is
+SUMMARY = ("step", "reward", "entropy", "length", "truncated", "accuracy", "agreement", "loss", "grad_norm", "skipped")
+STAGES = ("rollout", "reward", "update", "evaluate")
 
 
 class RunFolder:
-    """The folder of one run, from its first to its last line."""
+    """The folder of one run: its only writer, from its first to its last line, over any number of interruptions."""
 
-    def __init__(self, path: Path, config) -> None:
-        create_empty(path)
-        self.path = path
-        self.seconds = {"rollout": 0.0, "reward": 0.0, "update": 0.0, "evaluate": 0.0}
-        self.steps = 0
-        (path / "evaluations").mkdir()
-        (path / "checkpoints").mkdir()
-        write_config(path, config)
+    def __init__(self, path: Path, config: RunConfig, facts: dict) -> None:
+        """A new folder, or the one that an interrupted run left: `resumed` tells which. `facts`: see environment.json.
 
-    def log_environment(self, **facts) -> None:
-        write_json(self.path / "environment.json", environment() | facts)
+        Raises InputError when another process writes there, or when what is there is another run than this one.
+        """
+        self.path, self.resumed = path, (path / "config.yaml").is_file()
+        if not self.resumed:
+            create_empty(path)
+        self.lock = lock(path)
+        self.steps, self.decisions, self.seconds = 0, [], dict.fromkeys(STAGES, 0.0)
+        self.began, self.before = time.perf_counter(), 0.0
+        try:
+            self._open(config, facts)
+        except BaseException:
+            self.lock.release()
+            raise
+
+    def _open(self, config: RunConfig, facts: dict) -> None:
+        for name in ("evaluations", "checkpoints"):
+            (self.path / name).mkdir(exist_ok=True)
+        if not self.resumed:
+            write_config(self.path, config)
+        now, self.earlier = environment() | facts, read_environment(self.path)
+        begun = self.earlier is not None and "model" in self.earlier
+        if begun:
+            _check_same(self.path, self.earlier, now)
+        else:
+            durable.write_json(self.path / "environment.json", now)
+        self.audit = Audit(self.path / "audit.jsonl")
+        if not (begun and _check_config(self.path)):
+            files = {f"{name}_sha256": file_sha256(self.path / file) for name, file in DESCRIBED.items()}
+            self.audit.append("start", files | {key: facts[key] for key in ("model", "data", "labels") if key in facts})
+
+    def restore(self, policy, optimizer, say: Callable[[str], None]):
+        """Adapter, optimizer and poc.checkpoint.State of the newest whole checkpoint; None where there is none yet.
+
+        The logs are cut back to that step; the audit log is not: it says that the later steps are taken again.
+        """
+        if not self.resumed:
+            return None
+        from poc import checkpoint
+
+        found = checkpoint.newest(self.path / "checkpoints", say)
+        state = checkpoint.load_state(found) if found else None
+        self._cut_back(state.step if state else 0)
+        changed = _other_versions(self.earlier, environment())
+        if changed:
+            say(f"other versions than before ({', '.join(changed)}): the last digits may differ from those of one run")
+        self.audit.append("resume", {"step": state.step if state else 0, "versions": changed})
+        if state:
+            policy.load_adapter(found)
+            checkpoint.load_optimizer(found, policy, optimizer)
+            self.steps, self.decisions = state.step, list(state.account["decisions"])
+            self.seconds, self.before = dict(state.account["seconds"]), state.account["total"]
+            say(f"{self.path.name} goes on after step {state.step}")
+        return state
+
+    def _cut_back(self, step: int) -> None:
+        """Lines and evaluations of later steps are taken out: they are made again, the same."""
+        for name in ("steps.jsonl", "samples.jsonl", "equivalence.jsonl"):
+            path = self.path / name
+            kept = _lines_until(path, step) if path.is_file() else []
+            if name == "steps.jsonl" and len(kept) != step:
+                raise InputError(
+                    f"{path}: has {len(kept)} of the {step} steps that the checkpoint has: it was changed after it was "
+                    "written; put it back, or start a new run"
+                )
+            if path.is_file():
+                durable.write(path, b"".join(line + b"\n" for line in kept))
+        for path in self.path.glob("evaluations/**/step-*.json"):
+            if int(path.stem.removeprefix("step-")) > step:
+                path.unlink()
+        (self.path / "outcome.json").unlink(missing_ok=True)
 
     def log_step(self, record: StepRecord, groups: Sequence[Group], totals) -> None:
         """One line in steps.jsonl, and one group of completions (best, median, worst reward) in samples.jsonl.
 
-        `totals` [P, G]: the weighted sum of the rewards of each completion.
+        `totals` [P, G]: the weighted sum of the rewards of each completion; None where there is none.
         """
         self.steps = record.step
         for stage, seconds in record.timing.items():
             self.seconds[stage] += seconds
-        append_json(self.path / "steps.jsonl", asdict(record))
-        append_json(self.path / "samples.jsonl", {"step": record.step, **_sample(groups[0], totals[0].tolist())})
+        line = json.dumps(asdict(record), ensure_ascii=False, allow_nan=False).encode()
+        durable.append_line(self.path / "steps.jsonl", line)
+        paid = [None] * len(groups[0].episodes) if totals is None else totals[0].tolist()
+        append_json(self.path / "samples.jsonl", {"step": record.step, **_sample(groups[0], paid)})
+        summary = {key: getattr(record, key) for key in SUMMARY}
+        self.audit.append("step", {"line_sha256": hashlib.sha256(line).hexdigest(), **summary})
 
     def log_evaluation(self, evaluation: dict, view: str = "") -> None:
         """`view`: the subfolder of a measurement beside the hold-out's."""
         self.seconds["evaluate"] += evaluation["seconds"]
         folder = self.path / "evaluations" / view
         folder.mkdir(exist_ok=True)
-        write_json(folder / f"step-{evaluation['step']:06d}.json", evaluation)
+        path = folder / f"step-{evaluation['step']:06d}.json"
+        durable.write_json(path, evaluation)
+        found = {
+            key: evaluation["summary"][key]["value"] for key in ("accuracy", "entropy") if key in evaluation["summary"]
+        }
+        written = {"path": path.relative_to(self.path).as_posix(), "sha256": file_sha256(path)}
+        self.audit.append("evaluation", {"step": evaluation["step"], **written, **found})
 
-    def save_checkpoint(self, step: int, policy) -> None:
-        """The adapter in PEFT's format, under a name that appears when it is whole; the last two are kept."""
-        final = self.path / "checkpoints" / f"step-{step:06d}"
-        staged = final.with_name(f".staged-{step:06d}")
-        policy.save_adapter(staged)
-        os.rename(staged, final)
-        for old in sorted(self.path.glob("checkpoints/step-*"))[:-2]:
-            shutil.rmtree(old)
+    def log_decision(self, decision: dict) -> None:
+        """What the guard said; it is in the audit log, in outcome.json and on the page."""
+        self.decisions.append(decision)
+        self.audit.append("guard", decision)
 
-    def log_outcome(self, status: str, total: float, reason: str | None = None) -> None:
-        """`status`: done, interrupted or failed."""
-        seconds = {"total": total, **self.seconds}
-        write_json(
-            self.path / "outcome.json",
-            {
-                "status": status,
-                "reason": reason,
-                "steps": self.steps,
-                "seconds": seconds,
-                "peak_memory_mib": peak_memory_mib(),
-            },
+    def save_checkpoint(self, state, policy, optimizer, keep: Collection[int]) -> None:
+        """See poc.checkpoint; the last two are kept, and the steps of `keep`."""
+        from poc import checkpoint
+
+        if (self.path / "steps.jsonl").is_file():  # a checkpoint never knows of steps that a power cut can take away
+            durable.sync(self.path / "steps.jsonl")
+        root = self.path / "checkpoints"
+        account = {"seconds": self.seconds, "total": self.spent(), "decisions": self.decisions}
+        manifest = checkpoint.save(root, replace(state, account=account), policy, optimizer, self.audit.head)
+        self.audit.append("checkpoint", {"step": state.step, "manifest_sha256": manifest})
+        checkpoint.prune(root, keep)
+
+    def spent(self) -> float:
+        """Seconds of work in this folder, those before an interruption included as far as a checkpoint knew."""
+        return self.before + time.perf_counter() - self.began
+
+    def log_outcome(self, status: str, reason: str | None = None, kept: int | None = None) -> None:
+        """`status`: done, stopped (by the guard), interrupted or failed. `kept`: the step that was gone back to."""
+        outcome = {
+            "status": status, "reason": reason, "steps": self.steps, "kept": kept, "guard": self.decisions,
+            "seconds": {"total": self.spent(), **self.seconds}, "peak_memory_mib": peak_memory_mib(),
+        }  # fmt: skip
+        self.audit.append("end", {key: outcome[key] for key in ("status", "reason", "steps", "kept")})
+        durable.write_json(self.path / "outcome.json", outcome | {"audit_head": self.audit.head})
+
+    def close(self) -> None:
+        """Let another process write."""
+        self.lock.release()
+
+
+def lock(path: Path) -> FileLock:
+    """The lock of a run's or pilot's folder, held. Raises InputError when another process has it."""
+    held = FileLock(path / ".lock")
+    try:
+        held.acquire(timeout=0)
+    except Timeout:
+        raise InputError(f"{path}: another process is writing there; wait until it has ended, or stop it") from None
+    return held
+
+
+def read_environment(path: Path) -> dict | None:
+    """environment.json of a run folder; None where it was not written, or is not readable."""
+    try:
+        found = json.loads((path / "environment.json").read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def read_outcome(path: Path) -> dict:
+    """outcome.json of a run folder; empty where the run has not ended or was killed."""
+    try:
+        found = json.loads((path / "outcome.json").read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _check_same(path: Path, earlier: dict, now: dict) -> None:
+    """InputError unless data and start model are those that the run began with."""
+    for split, mark in now.get("data", {}).items():
+        if split != "left_out" and earlier.get("data", {}).get(split) != mark:
+            raise InputError(f"{path}: the questions of {split} are not those the run began with: put the data back")
+    if earlier["model"].get("fingerprint") != now.get("model", {}).get("fingerprint"):
+        raise InputError(
+            f"{path}: the weights of {earlier['model'].get('source')} are not those the run began with: put them back"
         )
+
+
+def _check_config(path: Path) -> bool:
+    """Whether the audit log says what the run is. Raises InputError when it says another config.yaml."""
+    with (path / "audit.jsonl").open("rb") as lines:
+        starts = [event["data"] for event in map(json.loads, lines) if event["event"] == "start"]
+    if starts and starts[-1]["config_sha256"] != file_sha256(path / "config.yaml"):
+        raise InputError(
+            f"{path / 'config.yaml'}: was changed after the run began; put it back, or start a new run with it"
+        )
+    return bool(starts)
+
+
+def _other_versions(earlier: dict | None, now: dict) -> list[str]:
+    """Packages, python and threads that are not those of before, as "torch 2.12 -> 2.13"."""
+    before = {**(earlier or {}).get("packages", {}), "threads": (earlier or {}).get("hardware", {}).get("threads")}
+    after = {**now["packages"], "threads": now["hardware"]["threads"]}
+    return [f"{key} {before[key]} -> {after.get(key)}" for key in before if before[key] != after.get(key)]
+
+
+def _lines_until(path: Path, step: int) -> list[bytes]:
+    """Whole lines up to that step."""
+    kept = []
+    for line in path.read_bytes().split(b"\n"):
+        try:
+            found = json.loads(line)["step"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            continue
+        if isinstance(found, int) and found <= step:
+            kept.append(line)
+    return kept
 
 
 def create_empty(path: Path) -> None:
     """Make the folder; InputError when it holds something already: nothing is ever overwritten."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise InputError(f"--out {path}: exists and is not empty; name another folder or remove it")
+        raise InputError(
+            f"--out {path}: exists and is not empty; name another folder, or go on with a run: poc resume {path}"
+        )
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -97,13 +260,8 @@ def create_empty(path: Path) -> None:
 
 
 def write_config(path: Path, config) -> None:
-    (path / "config.yaml").write_text(yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True))
-
-
-def write_json(path: Path, content: dict) -> None:
-    staged = path.with_name(f".{path.name}.staged")
-    staged.write_text(json.dumps(content, ensure_ascii=False, allow_nan=False))
-    os.replace(staged, path)
+    text = yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True)
+    durable.write(path / "config.yaml", text.encode())
 
 
 def append_json(path: Path, content: dict) -> None:
@@ -111,8 +269,8 @@ def append_json(path: Path, content: dict) -> None:
         file.write(json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def _sample(group: Group, totals: list[float]) -> dict:
-    order = sorted(range(len(totals)), key=totals.__getitem__)
+def _sample(group: Group, totals: list[float | None]) -> dict:
+    order = sorted(range(len(totals)), key=lambda i: totals[i] or 0.0)
     picked = dict.fromkeys((order[-1], order[len(order) // 2], order[0]))
     completions = [
         {

@@ -1,109 +1,141 @@
 """The loop: one call per stage, in order.
 
-    examples -> rollout -> meanings -> rewards -> advantages -> policy update -> record
+    examples -> rollout -> meanings -> rewards -> advantages -> policy update -> record -> guard -> checkpoint
 
-and every few steps an evaluation and a checkpoint. Every random draw is seeded by (seed, purpose, step), never by what
-was drawn before: a step depends on the weights and its number alone, and, where there is a switch, on the entropies of
-the steps before it. It does not stop what collapses and knows nothing of reports.
+and every few steps an evaluation. A step is one optimizer step. A rollout serves `rollout_reuse` steps, each with its
+own share of the prompts, `inner_epochs` times over. Every random draw is seeded by (seed, purpose, number), never by
+what was drawn before: what a step does depends on the weights, the optimizer and poc.checkpoint.State alone, and that
+is what a checkpoint holds. Nothing that is not finite reaches the weights. It knows nothing of reports.
 """
 
-import hashlib
+import math
 import time
 from collections.abc import Callable, Sequence
-from random import Random
+from dataclasses import replace
 from statistics import fmean
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from poc import rewards
+from poc import guard, rewards, signals
+from poc.checkpoint import State
 from poc.config import RunConfig
 from poc.display import Watch
-from poc.evaluate import View, evaluate
+from poc.evaluate import View
 from poc.models import Policy
 from poc.objective import advantages
-from poc.records import Example, Group, StepRecord
+from poc.order import cycle_length, place_of, share_of
+from poc.records import Example, Group, NonFinite, StepRecord
 from poc.rewards import hybrid, semantic
 from poc.rewards.meanings import Clustering, with_meanings
-from poc.rollout import rollout
 from poc.runfolder import RunFolder
-from poc.update import UpdateRecord, optimise
+from poc.session import Ending, Measure, Session
+from poc.update import UpdateRecord, check_finite
 
 
 def train(
     config: RunConfig, policy: Policy, examples: Sequence[Example], folder: RunFolder,
-    *, encode: Callable[[Example], list[int]], cluster: Clustering, views: Sequence[View],
+    *, encode: Callable[[Example], list[int]], cluster: Clustering, views: Sequence[View], measure: Measure,
     interrupted: Callable[[], bool], watch: Watch, observe: Callable[[int, Sequence[Group]], None] | None = None,
-) -> tuple[str, str | None]:  # fmt: skip
-    """Train `policy` on `examples`, evaluate on `views`, write `folder`; ("done" or "interrupted", why it ended early).
+) -> Ending:  # fmt: skip
+    """Train `policy` on `examples`, evaluate on `views`, write `folder`; go on from its last checkpoint if it has one.
 
-    `encode` gives a training prompt's tokens; `cluster` says which answers mean the same; `interrupted` is asked after
-    each step; `watch` shows what happens. The evaluation of the start model is not made here. `observe(step, groups)`
-    may look at the weights that a step's groups were drawn from; it must leave them, the gradients and torch's global
-    random state as they are.
+    `encode` gives a training prompt's tokens; `cluster` says which answers mean the same; `measure(view, step, config)`
+    evaluates the policy as it is; `interrupted` is asked after each step and evaluation; `watch` shows what happens.
+    `observe(step, groups)` may look at the weights that a step's groups were drawn from; it must leave them, the
+    gradients and torch's global random state as they are. Raises RunError for a run that cannot go on: the weights of
+    the last step that was good are saved first.
     """
-    options, switch = config.train, config.switch
+    options, session = config.train, Session(config, policy, folder, views, measure, watch)
     functions = rewards.select(config)
     optimizer = torch.optim.AdamW(policy.trainable(), lr=options.learning_rate, weight_decay=options.weight_decay)
-    entropies: list[float] = []
+    state = session.begin(optimizer)
 
-    for step in range(1, options.steps + 1):
-        started = time.perf_counter()
-        switched = hybrid.has_switched(switch, entropies)
-        pool = [e for e in examples if e.answer is not None] if switched else examples
-        prompts = prompts_of_step(pool, options.prompts_per_step, options.seed, step)
-        drawn = rollout(
-            policy, prompts, [encode(e) for e in prompts], group_size=options.group_size,
-            max_new_tokens=options.max_new_tokens, temperature=options.temperature,
-            seed=derived_seed(options.seed, "rollout", step), max_rows=options.sample_rows,
-        )  # fmt: skip
-        sampled = time.perf_counter()
-        groups = [with_meanings(group, cluster) for group in drawn]
-        weights = hybrid.weights_at(step, options.steps, config.reward, config.schedule, switched if switch else None)
-        routed = config.label_fraction is not None and (switch is None or switched)
-        parts, volume = reward_tables(functions, weights, groups, config, routed)
-        advantage = advantages(parts, volume)
-        scored = time.perf_counter()
-        if observe:
-            observe(step, groups)
-        observed = time.perf_counter()
-        update = optimise(policy, optimizer, groups, advantage, options)
-        timing = {"rollout": sampled - started, "reward": scored - sampled, "update": time.perf_counter() - observed}
-        record = step_record(step, groups, parts, volume, weights, advantage, config, routed, update, timing)
-        folder.log_step(record, groups, sum(volume[name] * parts[name] for name in parts))
-        watch.step(record)
-        entropies.append(record.entropy)
+    with session.last_good(lambda: (state, optimizer)):
+        while True:
+            if session.is_due(state):
+                state = session.look(state)
+            if session.is_over(state) or interrupted():
+                break
+            step, place = state.step + 1, place_of(state.step + 1, config)
+            switched = hybrid.has_switched(config.switch, state.entropies[: state.step - place])
+            started = time.perf_counter()
+            if place == 0:
+                drawn, state = session.roll_out(state, step, pool(examples, switched), encode)
+                drawn = [with_meanings(group, cluster) for group in drawn]
+            else:
+                drawn = state.pending
+            groups = share_of(drawn, place, config)
+            sampled = time.perf_counter()
+            if observe:
+                observe(step, groups)
+            observed = time.perf_counter()
+            scores, update, skipped = no_scores(groups), None, None
+            try:
+                check_finite(groups)
+                scores = score(step, groups, functions, config, switched)
+                scored = time.perf_counter()
+                update, state = session.update(state, step, optimizer, groups, scores.advantage)
+            except NonFinite as found:
+                skipped, scored = session.skip(state, step, found), time.perf_counter()
+            timing = {"rollout": sampled - started, "reward": scored - observed, "update": time.perf_counter() - scored}
+            record = step_record(step, groups, scores, config, update, skipped, state.rows["update"], timing)
+            folder.log_step(record, groups, scores.totals)
+            watch.step(record)
 
-        stop = interrupted()
-        ended = switch is not None and switch.then == "stop" and hybrid.has_switched(switch, entropies)
-        due = step % config.evaluate.every == 0 or step == options.steps or ended
-        if stop or due:
-            folder.save_checkpoint(step, policy)
-        if stop:
-            return "interrupted", None
-        for view in views if due else ():
-            watch.evaluating()
-            evaluation = evaluate(policy, view.examples, config, step=step, encode=view.encode)
-            folder.log_evaluation(evaluation, view.name)
-            watch.evaluated(evaluation, view.name)
-        if ended:
-            return "done", f"switch: stopped after step {step}, policy entropy {record.entropy:.3f} nats per token"
-    return "done", None
+            state = advanced(state, record, drawn if place + 1 < cycle_length(config) else ())
+            state = session.judge(state, *guard.after_step(state.memory, record, config.guard))
+            if step % options.checkpoint_every == 0 or session.is_due(state):
+                session.save(state, optimizer)
+        if not session.is_over(state):
+            session.save(state, optimizer)
+    return session.ending(state)
 
 
-def derived_seed(seed: int, purpose: str, step: int) -> int:
-    """A 62-bit seed for one purpose at one step: streams never overlap and depend on nothing else."""
-    return int.from_bytes(hashlib.sha256(f"{purpose}/{seed}/{step}".encode()).digest()[:8], "big") >> 2
+class Scores(NamedTuple):
+    """What the rewards said of a step's groups; see `reward_tables`."""
+
+    parts: dict[str, Tensor]
+    volume: dict[str, Tensor]
+    weights: dict[str, float]
+    routed: bool
+    advantage: Tensor  # [P, G]
+
+    @property
+    def totals(self) -> Tensor | None:
+        """Weighted sum of the rewards of each completion [P, G]; None where nothing was scored."""
+        return sum(self.volume[name] * self.parts[name] for name in self.parts) if self.parts else None
 
 
-def prompts_of_step(examples: Sequence[Example], count: int, seed: int, step: int) -> list[Example]:
-    """The prompts of one step: epoch after epoch in a new order, every example once an epoch."""
-    first = (step - 1) * count
-    return [_shuffled(examples, seed, i // len(examples))[i % len(examples)] for i in range(first, first + count)]
+def score(
+    step: int, groups: Sequence[Group], functions: dict[str, rewards.Reward], config: RunConfig, switched: bool
+) -> Scores:
+    """The rewards of one step and the advantages that follow. Raises RunError for a reward that fails."""
+    weights = hybrid.weights_at(
+        step, config.train.steps, config.reward, config.schedule, switched if config.switch else None
+    )
+    routed = config.label_fraction is not None and (config.switch is None or switched)
+    parts, volume = reward_tables(functions, weights, groups, config, routed)
+    return Scores(parts, volume, weights, routed, advantages(parts, volume))
 
 
-def _shuffled(examples: Sequence[Example], seed: int, epoch: int) -> Sequence[Example]:
-    return Random(f"order/{seed}/{epoch}").sample(examples, len(examples))
+def no_scores(groups: Sequence[Group]) -> Scores:
+    """Of a step that comes to nothing."""
+    return Scores({}, {}, {}, False, torch.zeros(len(groups), len(groups[0].episodes)))
+
+
+def advanced(state: State, record: StepRecord, pending: Sequence[Group]) -> State:
+    """After the step of `record`; `pending`: the rollout where later steps train on it."""
+    return replace(
+        state, step=record.step, entropies=(*state.entropies, record.entropy), pending=tuple(pending),
+        skipped=state.skipped + (record.skipped is not None),
+    )  # fmt: skip
+
+
+def pool(examples: Sequence[Example], switched: bool) -> Sequence[Example]:
+    """What prompts are taken from: after a switch to labels, the questions that have one."""
+    return [e for e in examples if e.answer is not None] if switched else examples
 
 
 def reward_tables(
@@ -127,37 +159,50 @@ def reward_tables(
     return parts, volume
 
 
-def step_record(step: int, groups: Sequence[Group], parts: dict[str, Tensor], volume: dict[str, Tensor],
-                weights: dict[str, float], advantage: Tensor, config: RunConfig, routed: bool, update: UpdateRecord,
-                timing: dict[str, float]) -> StepRecord:  # fmt: skip
-    """Everything that is logged of one step; per-token means weigh every sampled token alike."""
+def step_record(step: int, groups: Sequence[Group], scores: Scores, config: RunConfig, update: UpdateRecord | None,
+                skipped: str | None, micro_batch: int, timing: dict[str, float]) -> StepRecord:  # fmt: skip
+    """Everything that is logged of one step; per-token means weigh every sampled token alike.
+
+    `update`: None for a step that was `skipped`.
+    """
+    parts, volume = scores.parts, scores.volume
     episodes = [episode for group in groups for episode in group.episodes]
     verdicts = [episode.verdict.correct for episode in episodes if episode.verdict is not None]
-    judged = [g for g in groups if weights.get("semantic_entropy") and hybrid.asked("semantic_entropy", g, routed)]
+    asked = scores.weights.get("semantic_entropy")
+    judged = [g for g in groups if asked and hybrid.asked("semantic_entropy", g, scores.routed)]
     heard = {name: parts[name][volume[name][:, 0] != 0] for name in parts}
     limits = semantic.Limits(config.semantic.low, config.semantic.high, config.semantic.unit)
     return StepRecord(
         step=step,
-        reward=sum((volume[name] * parts[name]).mean().item() for name in parts),
+        reward=sum((volume[name] * parts[name]).mean().item() for name in parts) if parts else None,
         rewards={name: part.mean().item() if len(part) else None for name, part in heard.items()},
         reward_std={name: part.std(-1).mean().item() if len(part) else None for name, part in heard.items()},
-        weights=weights,
-        zero_variance=(advantage == 0).all(-1).double().mean().item(),
-        entropy=fmean(x for e in episodes for x in e.entropy),
-        logp=fmean(x for e in episodes for x in e.logp),
-        self_certainty=fmean(x for e in episodes for x in e.self_certainty),
+        weights=scores.weights,
+        zero_variance=(scores.advantage == 0).all(-1).double().mean().item() if parts else None,
+        entropy=_finite_mean(x for e in episodes for x in e.entropy),
+        logp=_finite_mean(x for e in episodes for x in e.logp),
+        self_certainty=_finite_mean(x for e in episodes for x in e.self_certainty),
         length=fmean(map(len, episodes)),
         truncated=fmean(not e.finished for e in episodes),
+        repetition=fmean(signals.repetition(e.token_ids) for e in episodes),
+        foreign=signals.foreign([e.text for e in episodes], [group.example.text for group in groups]),
         accuracy=fmean(verdicts) if verdicts else None,
         labelled=fmean(group.example.answer is not None for group in groups),
         agreement=fmean(map(semantic.agreement, groups)),
         semantic_entropy=fmean(semantic.entropy(group.meanings) for group in groups),
         dropped=fmean(not semantic.kept(group, limits) for group in judged) if judged else None,
-        loss=update.loss,
-        grad_norm=update.grad_norm,
-        clip_fraction=update.clip_fraction,
-        kl=update.kl,
+        loss=update and update.loss,
+        grad_norm=update and update.grad_norm,
+        clip_fraction=update and update.clip_fraction,
+        kl=update and update.kl,
         learning_rate=config.train.learning_rate,
         tokens=sum(map(len, episodes)),
+        skipped=skipped,
+        micro_batch=micro_batch,
         timing=timing,
     )
+
+
+def _finite_mean(values) -> float | None:
+    mean = fmean(values)
+    return mean if math.isfinite(mean) else None

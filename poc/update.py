@@ -1,13 +1,13 @@
-"""The policy update: groups and advantages in, one optimizer step per inner epoch out.
+"""The policy update: groups and advantages in, one optimizer step out.
 
 A TokenBatch holds prompt and completion side by side, padded on the right; only completion tokens, the end token
 included, are trained. No logits exist: the loss asks `linear_token_stats` for the log-probabilities of the hidden
-states. Nothing reaches the weights unless loss and gradient norm are finite.
+states. Nothing reaches the weights unless what was sampled, the loss and the gradient norm are finite, and the step
+itself is checked to have left them so.
 """
 
 import math
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +17,9 @@ from vocab_kernels import linear_token_stats
 from poc.config import Train
 from poc.models import Policy
 from poc.objective import policy_loss
-from poc.records import Group, RunError
+from poc.records import Group, NonFinite, RunError
+
+STATISTICS = ("logp", "entropy", "self_certainty")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,7 @@ class TokenBatch:
 
 @dataclass(frozen=True, slots=True)
 class UpdateRecord:
-    """Of the last inner epoch: loss, gradient norm before clipping, share of clipped tokens, mean k3 (nats a token)."""
+    """Loss, gradient norm before clipping, share of clipped tokens, mean k3 (nats a token)."""
 
     loss: float
     grad_norm: float
@@ -83,33 +85,52 @@ def token_logp(policy: Policy, batch: TokenBatch, temperature: float) -> Tensor:
     return stats.logp
 
 
+def check_finite(groups: Sequence[Group]) -> None:
+    """Raises NonFinite for a sampled token whose statistics are not numbers, naming it."""
+    for group in groups:
+        for row, episode in enumerate(group.episodes):
+            for name in STATISTICS:
+                for t, value in enumerate(getattr(episode, name)):
+                    if not math.isfinite(value):
+                        raise NonFinite(f"{name} {value} of token {t} of completion {row} of {group.example.id}")
+
+
 def optimise(
-    policy: Policy, optimizer: torch.optim.Optimizer, groups: Sequence[Group], advantages: Tensor, config: Train
-) -> UpdateRecord:
-    """`config.inner_epochs` optimizer steps on one set of groups. Raises RunError before a non-finite step."""
+    policy: Policy, optimizer: torch.optim.Optimizer, groups: Sequence[Group], advantages: Tensor, config: Train,
+    micro_batch: int | None = None,
+) -> UpdateRecord:  # fmt: skip
+    """One optimizer step. Raises NonFinite before a step that would not be finite: the weights stay as they are.
+
+    `micro_batch`: completions per forward and backward pass (config.micro_batch by default); the sum is the same for
+    every size, up to rounding.
+    """
     tokens = sum(len(episode) for group in groups for episode in group.episodes)
-    data = batches(groups, advantages, config.micro_batch, policy, all_rows=config.kl > 0)
-    with torch.no_grad(), policy.adapter_off() if config.kl else nullcontext():
-        start = [token_logp(policy, batch, config.temperature) if config.kl else None for batch in data]
-    for _ in range(config.inner_epochs):
-        record = _step(policy, optimizer, data, start, tokens, config)
-    return record
-
-
-def _step(policy: Policy, optimizer, data: list[TokenBatch], start: list, tokens: int, config: Train) -> UpdateRecord:
+    data = batches(groups, advantages, micro_batch or config.micro_batch, policy, all_rows=config.kl > 0)
     optimizer.zero_grad(set_to_none=True)
     loss = clipped = kl = 0.0
-    for batch, start_logp in zip(data, start, strict=True):
-        trained = batch.targets != -100
-        part = policy_loss(
-            token_logp(policy, batch, config.temperature), batch.old_logp[trained], batch.advantages[trained],
-            tokens=tokens, clip=config.clip, start_logp=start_logp, kl=config.kl,
-        )  # fmt: skip
+    for batch in data:
+        part = _loss(policy, batch, tokens, config)
         part.loss.backward()
         loss, clipped, kl = loss + part.loss.item(), clipped + part.clipped.item(), kl + part.kl.item()
     norm = torch.nn.utils.clip_grad_norm_(policy.trainable(), config.max_grad_norm).item() if data else 0.0
     if not (math.isfinite(loss) and math.isfinite(norm)):
-        raise RunError(f"loss {loss}, gradient norm {norm}: not finite, the weights were left as they are")
+        optimizer.zero_grad(set_to_none=True)
+        raise NonFinite(f"loss {loss}, gradient norm {norm}")
     if data:
         optimizer.step()
+    if not all(p.isfinite().all() for p in policy.trainable()):
+        raise RunError("the weights are not finite after the step: lower train.learning_rate or train.max_grad_norm")
     return UpdateRecord(loss, norm, clipped / tokens, kl / tokens)
+
+
+def _loss(policy: Policy, batch: TokenBatch, tokens: int, config: Train):
+    """The micro-batch's share of the step's loss."""
+    start_logp = None
+    if config.kl:
+        with torch.no_grad(), policy.adapter_off():
+            start_logp = token_logp(policy, batch, config.temperature)
+    trained = batch.targets != -100
+    return policy_loss(
+        token_logp(policy, batch, config.temperature), batch.old_logp[trained], batch.advantages[trained],
+        tokens=tokens, clip=config.clip, start_logp=start_logp, kl=config.kl,
+    )  # fmt: skip

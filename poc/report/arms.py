@@ -71,7 +71,7 @@ class Arm:
 
     def view(self, name: str) -> "Arm":
         """The same arm as measured elsewhere than on the hold-out; it has no verdict."""
-        runs = (replace(run, evaluations=run.views.get(name, ()), views={}) for run in self.runs)
+        runs = (replace(run, evaluations=run.views.get(name, ()), views={}, kept=None) for run in self.runs)
         return Arm(self.label, tuple(runs))
 
     @property
@@ -95,7 +95,7 @@ class Arm:
         return self.first.source, self.role, str(fingerprint), str(holdout)
 
     def before_and_after(self, metric: Callable[[Completion], float | bool | None]) -> tuple[list, list]:
-        after = [r.evaluations[-1].per_prompt(metric) for r in self.measured]
+        after = [r.final.per_prompt(metric) for r in self.measured]
         return after, [r.evaluations[0].per_prompt(metric) for r in self.measured]
 
     @cached_property
@@ -104,7 +104,8 @@ class Arm:
 
     @cached_property
     def ends(self) -> tuple[Interval, Interval] | None:
-        """Accuracy before the first and after the last step; runs may end at different steps. None if not measured."""
+        """Accuracy before the first step and under the final weights; runs may end at different steps. None if not
+        measured."""
         if self.change is None:
             return None
         after, before = (verdicts.over_seeds(side) for side in self.before_and_after(correct))
@@ -153,8 +154,8 @@ class Arm:
         return sorted(set.intersection(*sets)) if sets else []
 
     def metric(self, name: str, index: int) -> float | None:
-        """Mean over seeds of a summary value at the first (0) or last (-1) evaluation."""
-        return _mean([_value(r.evaluations[index], name) for r in self._evaluated])
+        """Mean over seeds of a summary value at the first evaluation (0) or under the final weights (-1)."""
+        return _mean([_value(r.final if index else r.evaluations[0], name) for r in self._evaluated])
 
     def metric_curve(self, name: str) -> list[tuple[int, Interval]]:
         """A summary metric by step. Ends: the interval over prompts (one seed) or the range over seeds (several)."""
@@ -223,7 +224,7 @@ def _judged(arm: Arm, arms: list[Arm]) -> Judged:
         anyhow=arm.anyhow,
         control=control.change if control else None,
         over_control=over,
-        peak=arm.peak,
+        peak=None if any(run.kept for run in arm.runs) else arm.peak,
     )
     return Judged(arm, verdict, control, over)
 

@@ -228,6 +228,7 @@ def _provenance(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
         "Hardware": (words.hardware(r) for r in runs if r.environment),
         "Python": (str(e.get("python")) for e in environments),
         "Packages": map(_pairs, parts("packages")),
+        "Audit head": (f"{r.name}: {head}" for r in runs if (head := r.outcome.get("audit_head"))),
         "Peak memory": (
             f"{r.name}: {m:.0f} MiB" for r in runs if isinstance(m := r.outcome.get("peak_memory_mib"), int | float)
         ),

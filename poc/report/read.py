@@ -21,6 +21,7 @@ from poc.statistics import Interval
 
 Values = dict[str, float]  # prompt key -> value of that prompt
 MAX_STEP = 2**31  # a larger number is no step: it would only stretch the charts
+OF_THE_GUARD = ("canary", "kept", "kept-canary")  # views that are no results of the run
 MAX_VIEWS = 20  # levels and ways of asking; more is no pilot's folder
 UNREADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError, yaml.YAMLError)
 
@@ -68,9 +69,11 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run folder. `status`: done, interrupted, failed, killed (no outcome.json) or not started.
+    """One run folder. `status`: done, stopped (by its guard), interrupted, failed, killed (no outcome.json) or not
+    started.
 
-    `views`: what was measured beside the hold-out, by the name of its folder.
+    `views`: what was measured beside the hold-out, by the name of its folder. `kept`: the hold-out at the checkpoint
+    that the guard went back to.
     """
 
     name: str
@@ -84,9 +87,15 @@ class Run:
     samples: tuple[dict, ...] = ()
     evaluations: tuple[Evaluation, ...] = ()
     views: dict[str, tuple[Evaluation, ...]] = field(default_factory=dict)
+    kept: Evaluation | None = None
     notes: tuple[str, ...] = ()
     label: str = ""
     seed: int = 0
+
+    @property
+    def final(self) -> Evaluation:
+        """The hold-out under the weights that the run leaves behind."""
+        return self.kept or self.evaluations[-1]
 
 
 def read(folder: Path) -> list[Run]:
@@ -126,7 +135,9 @@ def _read_run(folder: Path, source: str) -> Run:
     outcome, status = {}, "killed"
     if (folder / "outcome.json").exists():
         outcome = _attempt(folder / "outcome.json", _json, {}, notes)
-        status = _one_of(outcome.get("status"), ("done", "interrupted", "failed"), "killed")
+        status = _one_of(outcome.get("status"), ("done", "stopped", "interrupted", "failed"), "killed")
+    views = _views(folder / "evaluations", notes)
+    kept = [e for e in views.get("kept", ()) if e.step == outcome.get("kept")]
     steps, samples = _lines(folder / "steps.jsonl", notes), _lines(folder / "samples.jsonl", notes)
     return Run(
         name=folder.resolve().name,
@@ -139,7 +150,8 @@ def _read_run(folder: Path, source: str) -> Run:
         steps=tuple(s for s in steps if _is_step(s.get("step"))),
         samples=tuple(samples),
         evaluations=_evaluations(folder / "evaluations", notes),
-        views=_views(folder / "evaluations", notes),
+        views={name: found for name, found in views.items() if name not in OF_THE_GUARD},
+        kept=kept[0] if kept else None,
         notes=tuple(notes),
         label=str(environment.get("arm") or folder.resolve().name),
         seed=environment.get("seed") if isinstance(environment.get("seed"), int) else 0,

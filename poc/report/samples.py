@@ -11,7 +11,7 @@ def changed_answers(arm: Arm) -> list[dict]:
     """Greedy answers before and after, of the first seed: wrong to right, right to wrong, and one drawn by hash."""
     if not arm.measured:
         return []
-    first, last = arm.measured[0].evaluations[0].prompts, arm.measured[0].evaluations[-1].prompts
+    first, last = arm.measured[0].evaluations[0].prompts, arm.measured[0].final.prompts
     keys = sorted((k for k in first if k in last and first[k].greedy and last[k].greedy), key=_order(arm.label))
     kinds = [(correct(first[k].greedy), correct(last[k].greedy), k) for k in keys]
     picks = [("Wrong before, right after", next((k for b, a, k in kinds if (b, a) == (0, 1)), None))]

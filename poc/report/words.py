@@ -257,7 +257,15 @@ def _state(run: Run) -> str:
     return {
         "killed": f"no usable outcome.json: killed or still running, {done}",
         "not started": "planned, but it has no run folder",
+        "stopped": f"stopped by its guard {done}{reason}{_kept(run)}",
     }.get(run.status, f"{run.status} {done}{reason}")
+
+
+def _kept(run: Run) -> str:
+    if run.kept is None:
+        return ""
+    where = f"its checkpoint of step {run.kept.step}" if run.kept.step else "its start"
+    return f". It went back to {where}, which was measured again: the verdict is on that"
 
 
 def _why_not_measured(judged: Judged) -> str:

@@ -1,12 +1,16 @@
 """Rewards: plain functions of a Group, one float per episode. The name in REWARDS is the name in config and metrics."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from numbers import Real
+
+import numpy as np
+from torch import Tensor
 
 from poc.config import RunConfig
-from poc.records import Group
+from poc.records import Group, NonFinite, RunError
 from poc.rewards.controls import random
 from poc.rewards.internal import self_certainty, token_entropy, trajectory_entropy
 from poc.rewards.knights import knights_knaves
@@ -14,6 +18,7 @@ from poc.rewards.rules import RuleReward
 from poc.rewards.semantic import majority_vote, semantic_entropy
 from poc.rewards.verifiable import format_reward, verifiable
 from poc.sources import LABS, first_part
+from poc.text import visible
 
 Reward = Callable[[Group], list[float]]
 
@@ -60,15 +65,33 @@ def _options(config: RunConfig) -> dict[str, Reward]:
 
 
 def apply(name: str, reward: Reward, group: Group) -> list[float]:
-    """The rewards of one group, checked: a wrong count or a value that is no finite number is a ValueError."""
-    values = reward(group)
+    """The rewards of one group, checked. Raises RunError naming reward, prompt and row: an exception in a reward, a
+    wrong count or a value that is no number is never a reward of 0; NonFinite for NaN and infinity."""
+    where = f"reward {name} of {group.example.id}"
+    try:
+        values = reward(group)
+    except RunError:
+        raise
+    except Exception as error:
+        raise RunError(f"{where}: {_raised(reward, group)} raises {visible(repr(error))}"[:500]) from error
+    if isinstance(values, str) or not isinstance(values, Sequence | np.ndarray | Tensor):
+        raise RunError(f"{where}: {values!r}, a {type(values).__name__}, is no list of numbers"[:500])
+    values = list(values) if isinstance(values, Sequence) else values.tolist()
     if len(values) != len(group.episodes):
-        raise ValueError(
-            f"reward {name}: {len(values)} values for {len(group.episodes)} completions of {group.example.id}"
-        )
+        raise RunError(f"{where}: {len(values)} values for {len(group.episodes)} completions")
     for row, value in enumerate(values):
-        if not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise ValueError(
-                f"reward {name}: {value!r} for completion {row} of {group.example.id} is not a finite number"
-            )
+        if not isinstance(value, Real):
+            raise RunError(f"{where}: {value!r} for completion {row} is a {type(value).__name__}, not a number"[:500])
+        if not math.isfinite(value):
+            raise NonFinite(f"{where}: {value!r} for completion {row}")
     return [float(value) for value in values]
+
+
+def _raised(reward: Reward, group: Group) -> str:
+    """Which completion a reward stumbles over: the first that it refuses alone."""
+    for row, episode in enumerate(group.episodes):
+        try:
+            reward(replace(group, episodes=(episode,), meanings=group.meanings[row : row + 1]))
+        except Exception:
+            return f"completion {row}"
+    return "the group as a whole"

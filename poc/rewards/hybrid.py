@@ -45,18 +45,18 @@ def _scheduled(step: int, steps: int, weight: float, plan: Schedule | None) -> f
     return weight + (plan.to - weight) * SHAPES[plan.shape](done)
 
 
-def has_switched(switch: Switch | None, entropies: Sequence[float]) -> bool:
+def has_switched(switch: Switch | None, entropies: Sequence[float | None]) -> bool:
     """Whether the switch has happened, given the policy entropy (nats per token) of every step so far.
 
     It happens once, when the mean entropy of the last three steps is at most `switch.entropy`, or after `switch.step`
-    steps; it is never taken back.
+    steps; it is never taken back. None: a step without a finite entropy, which no mean is taken over.
     """
     if switch is None:
         return False
     if switch.step is not None and len(entropies) >= switch.step:
         return True
-    ends = range(SMOOTHED, len(entropies) + 1)
-    return switch.entropy is not None and any(fmean(entropies[i - SMOOTHED : i]) <= switch.entropy for i in ends)
+    windows = [entropies[i - SMOOTHED : i] for i in range(SMOOTHED, len(entropies) + 1)]
+    return switch.entropy is not None and any(None not in w and fmean(w) <= switch.entropy for w in windows)
 
 
 def asked(name: str, group: Group, routed: bool) -> bool:

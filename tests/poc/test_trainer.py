@@ -11,8 +11,9 @@ from poc import pilot
 from poc.config import RunConfig
 from poc.configfile import load
 from poc.display import Watch
+from poc.order import derived_seed, place_of, prompts_of_step, share_of
 from poc.records import Episode, Example, Group, StepRecord, Verdict
-from poc.trainer import derived_seed, prompts_of_step, step_record
+from poc.trainer import Scores, step_record
 from poc.update import UpdateRecord
 
 EXAMPLES = [Example(f"q{i}", str(i), "1", "math") for i in range(10)]
@@ -60,13 +61,23 @@ def test_step_record_by_hand():
     config = pilot.resolve(load(RunConfig, None, ["reward={verifiable: 2.0}"]))
     advantage = torch.tensor([[0.7, -0.7], [0.0, 0.0]])
     update, timing = UpdateRecord(0.1, 2.0, 0.25, 0.0), {"rollout": 1.0}
-    record = step_record(3, groups, parts, volume, {"verifiable": 2.0}, advantage, config, False, update, timing)
+    scores = Scores(parts, volume, {"verifiable": 2.0}, False, advantage)
+    record = step_record(3, groups, scores, config, update, None, 16, timing)
     assert record.reward == 0.5 and record.rewards == {"verifiable": 0.25} and record.accuracy == 0.25
     assert (record.agreement, record.dropped, record.labelled) == (0.75, None, 1.0)  # semantic_entropy was not asked
     assert record.semantic_entropy == pytest.approx(math.log(2) / 2)
     assert record.reward_std["verifiable"] == pytest.approx(0.5**0.5 / 2)
     assert record.entropy == pytest.approx((3 * 0.5 + 1.5 + 4 * 0.1) / 8)  # every token counts alike
     assert (record.length, record.truncated, record.zero_variance, record.tokens) == (2.0, 0.25, 0.5, 8)
+    assert (record.skipped, record.micro_batch, record.repetition, record.foreign) == (None, 16, 0.0, 0.0)
+
+
+def test_a_rollout_serves_passes_of_shares():
+    config = load(RunConfig, None, ["train.rollout_reuse=3", "train.inner_epochs=2", "train.prompts_per_step=2"])
+    places = [place_of(step, config) for step in range(1, 9)]
+    assert places == [0, 1, 2, 3, 4, 5, 0, 1]
+    drawn = list("abcdef")
+    assert ["".join(share_of(drawn, place, config)) for place in places[:6]] == ["ab", "cd", "ef"] * 2
 
 
 def test_same_seed_same_steps_apart_from_times(tmp_path, tiny_folder):
@@ -97,8 +108,9 @@ def test_run_folder_is_whole(tmp_path, tiny_folder):
     state, steps = run(tmp_path / "run", tiny_folder, ["train.steps=5"])
     folder = tmp_path / "run"
     assert state == "done" and set(steps[0]) == set(StepRecord.__dataclass_fields__)
-    assert [p.name for p in sorted(folder.glob("evaluations/*"))] == [f"step-00000{i}.json" for i in (0, 2, 4, 5)]
-    assert [p.name for p in sorted(folder.glob("checkpoints/*"))] == ["step-000004", "step-000005"]
+    assert [p.name for p in sorted(folder.glob("evaluations/*.json"))] == [f"step-00000{i}.json" for i in (0, 2, 4, 5)]
+    assert [p.name for p in sorted(folder.glob("evaluations/canary/*"))] == [f"step-00000{i}.json" for i in (0, 2, 4, 5)]
+    assert {p.name for p in folder.glob("checkpoints/*")} >= {"step-000000", "step-000004", "step-000005"}
     assert json.loads((folder / "outcome.json").read_text())["status"] == "done"
     assert load(RunConfig, str(folder / "config.yaml")).train.max_new_tokens == 8
     assert not list(folder.rglob(".*staged*"))

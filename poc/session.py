@@ -1,0 +1,235 @@
+"""What surrounds the loop of poc.trainer: evaluation, the guard's consequences, too little memory, checkpoints.
+
+It decides nothing about learning: the same steps follow whatever is evaluated, saved or shown, until the guard ends
+the run. Going back is to the best checkpoint (poc.guard.best_step) that is still what its manifest says; it is then
+measured again, and what the hold-out says of it is written to evaluations/kept/.
+"""
+
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from typing import NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from poc import checkpoint, guard, memory
+from poc.checkpoint import State
+from poc.config import RunConfig
+from poc.display import Watch
+from poc.evaluate import View, canary_record
+from poc.models import Policy
+from poc.order import cycle_of, derived_seed, prompts_of_step
+from poc.records import Example, Group, NonFinite, RunError
+from poc.rewards import hybrid
+from poc.rollout import rollout
+from poc.runfolder import RunFolder
+from poc.update import UpdateRecord, optimise
+
+CANARY, KEPT = "canary", "kept"  # views beside the hold-out
+HALVINGS = 2
+Measure = Callable[[View, int, RunConfig], dict]
+T = TypeVar("T")
+
+
+class Ending(NamedTuple):
+    """How a run ended: done, stopped (by the guard) or interrupted; why early; the step that was gone back to."""
+
+    status: str
+    reason: str | None = None
+    kept: int | None = None
+
+
+class Session:
+    """One process's work on one run."""
+
+    def __init__(
+        self, config: RunConfig, policy: Policy, folder: RunFolder, views: Sequence[View], measure: Measure,
+        watch: Watch,
+    ) -> None:  # fmt: skip
+        self.config, self.policy, self.folder = config, policy, folder
+        self.views, self.measure, self.watch = views, measure, watch
+        self.longest = 1  # tokens of the longest prompt so far
+
+    def begin(self, optimizer) -> State:
+        """Where the folder's run stands; a new run gets the checkpoint of its start."""
+        state = self.folder.restore(self.policy, optimizer, self.watch.say)
+        if state is None:
+            state = first_state(self.config)
+            self.save(state, optimizer)
+        return state
+
+    def is_over(self, state: State) -> bool:
+        return state.stop is not None or state.step >= self.config.train.steps or self._switched_off(state)
+
+    def is_due(self, state: State) -> bool:
+        """Whether the weights are to be evaluated as they are; a rollback measures others."""
+        regular = state.step % self.config.evaluate.every == 0 or self.is_over(state)
+        return state.evaluated < state.step and regular and state.stop != "rollback"
+
+    def look(self, state: State) -> State:
+        """Evaluate; the guard sees the canary."""
+        found = {}
+        for view in self.views:
+            found[view.name], state = self._measured(state, view)
+            self.folder.log_evaluation(found[view.name], view.name)
+        state = replace(state, evaluated=state.step)
+        if CANARY not in found:
+            return state
+        seen = guard.after_canary(state.memory, canary_record(found[CANARY]), self.config.guard)
+        return self.judge(state, *seen)
+
+    def judge(self, state: State, seen: guard.Memory, decisions: Sequence[guard.Decision]) -> State:
+        """What the guard decided: said, written down, and kept for the loop where it ends the run."""
+        for decision in decisions:
+            self.watch.say(f"{self.folder.path.name} guard ({decision.action}): {decision.message}")
+            self.folder.log_decision(asdict(decision))
+        ends = [d for d in decisions if d.action != "warn"]
+        worst = next((d for d in ends if d.action == "rollback"), ends[0] if ends else None)
+        if worst is None or state.stop:
+            return replace(state, memory=seen)
+        return replace(state, memory=seen, stop=worst.action, reason=f"{worst.rule}: {worst.message}")
+
+    def roll_out(
+        self, state: State, step: int, examples: Sequence[Example], encode: Callable[[Example], list[int]]
+    ) -> tuple[list[Group], State]:
+        """A rollout of all that the next steps train on, prompts out of `examples`."""
+        options, number = self.config.train, cycle_of(step, self.config)
+        prompts = prompts_of_step(examples, options.prompts_per_step * options.rollout_reuse, options.seed, number)
+        ids = [encode(e) for e in prompts]
+        self.longest = max(self.longest, *map(len, ids))
+        seed = derived_seed(options.seed, "rollout", number)
+
+        def draw(rows: int) -> list[Group]:
+            return rollout(
+                self.policy, prompts, ids, group_size=options.group_size, max_new_tokens=options.max_new_tokens,
+                temperature=options.temperature, seed=seed, max_rows=rows,
+            )  # fmt: skip
+
+        return self._within_memory(state, step, "rollout", draw)
+
+    def update(
+        self, state: State, step: int, optimizer, groups: Sequence[Group], advantage: Tensor
+    ) -> tuple[UpdateRecord, State]:
+        """One optimizer step."""
+
+        def learn(rows: int) -> UpdateRecord:
+            return optimise(self.policy, optimizer, groups, advantage, self.config.train, rows)
+
+        return self._within_memory(state, step, "update", learn)
+
+    def skip(self, state: State, step: int, found: NonFinite) -> str:
+        """Why this step is skipped. Raises RunError where that is not wanted, or not any more."""
+        options, said = self.config.train, f"step {step}: {found}: not finite, the weights were left as they are"
+        if options.nonfinite == "stop":
+            raise RunError(f"{said}; lower train.learning_rate, or leave such steps out: train.nonfinite=skip")
+        if state.skipped >= options.nonfinite_cap:
+            raise RunError(f"{said}; {state.skipped} steps were skipped before, train.nonfinite_cap allows no more")
+        self.watch.say(f"{self.folder.path.name} skipped {said}")
+        self.folder.audit.append("skip", {"step": step, "found": str(found)})
+        return str(found)
+
+    def save(self, state: State, optimizer) -> None:
+        """A checkpoint; those that the guard may want to go back to stay."""
+        best = guard.best_step(state.memory, self.config.guard, self._labels())
+        late = (state.evaluated - i * self.config.evaluate.every for i in range(guard.WINDOW))  # may be the best yet
+        self.folder.save_checkpoint(state, self.policy, optimizer, {0, best, *late})
+
+    @contextmanager
+    def last_good(self, now: Callable[[], tuple]) -> Iterator[None]:
+        """When a RunError ends the run, the state before its step is saved: nothing is lost but that step."""
+        try:
+            yield
+        except RunError:
+            if all(p.isfinite().all() for p in self.policy.trainable()):
+                self.save(*now())
+            raise
+
+    def ending(self, state: State) -> Ending:
+        """The result; where the guard says so, the policy and the run go back to the best checkpoint."""
+        if state.stop == "rollback":
+            return Ending("stopped", state.reason, self._go_back(state))
+        if state.stop:
+            return Ending("stopped", state.reason)
+        if self._switched_off(state):
+            entropy = state.entropies[-1]
+            return Ending(
+                "done", f"switch: stopped after step {state.step}, policy entropy {entropy:.3f} nats per token"
+            )
+        return Ending("done" if self.is_over(state) else "interrupted")
+
+    def _go_back(self, state: State) -> int:
+        root = self.folder.path / "checkpoints"
+        best = guard.best_step(state.memory, self.config.guard, self._labels())
+        whole = checkpoint.whole(root)
+        if not whole:
+            raise RunError("the guard ended the run, but no checkpoint is whole: there is nothing to go back to")
+        kept = max((step for step in whole if step <= best), default=min(whole))  # the best, unless it was damaged
+        self.policy.load_adapter(root / checkpoint.name(kept))
+        self.watch.say(f"{self.folder.path.name} goes back to step {kept}, measured again:")
+        for view in self.views:
+            if view.name in ("", CANARY):
+                again, _ = self._measured(replace(state, step=kept), view)
+                self.folder.log_evaluation(again, f"{KEPT}-{view.name}" if view.name else KEPT)
+        return kept
+
+    def _measured(self, state: State, view: View) -> tuple[dict, State]:
+        self.watch.evaluating()
+
+        def evaluate(rows: int) -> dict:
+            options = self.config.train.model_copy(update={"sample_rows": rows})
+            return self.measure(view, state.step, self.config.model_copy(update={"train": options}))
+
+        evaluation, state = self._within_memory(state, state.step, "evaluate", evaluate)
+        self.watch.evaluated(evaluation, view.name)
+        return evaluation, state
+
+    def _within_memory(self, state: State, step: int, stage: str, work: Callable[[int], T]) -> tuple[T, State]:
+        """work(rows at once), with half the rows, at most twice in a run, where memory runs out: the result is the same
+        up to rounding. Raises RunError with the cheapest ways out when that is not enough."""
+        first, rows = first_state(self.config).rows[stage], state.rows[stage]
+        while True:
+            try:
+                return work(rows), replace(state, rows=state.rows | {stage: rows})
+            except Exception as error:
+                if not memory.is_out_of_memory(error):
+                    raise
+                if rows <= 1 or first // rows >= 2**HALVINGS:
+                    raise RunError(self._no_memory(step, stage, first, rows)) from None
+            gc.collect()
+            torch.cuda.empty_cache()  # nothing without a GPU
+            self.watch.say(
+                f"{self.folder.path.name} step {step}: out of memory in {stage}, {rows // 2} rows at once now"
+            )
+            self.folder.audit.append("memory", {"step": step, "stage": stage, "rows": rows, "now": rows // 2})
+            rows //= 2
+
+    def _no_memory(self, step: int, stage: str, first: int, rows: int) -> str:
+        during = "update" if stage == "update" else "rollout"
+        name = "micro_batch" if stage == "update" else "sample_rows"
+        return memory.out_of_memory_message(
+            memory.shape_of(self.policy), self.config.train.model_copy(update={name: rows}), self.longest, during,
+            step=step, started=first, quantized=getattr(self.policy.model.get_base_model(), "is_quantized", False),
+            cuda=self.policy.device.type == "cuda",
+        )  # fmt: skip
+
+    def _labels(self) -> bool:
+        """Whether there are labelled canary questions to judge checkpoints by."""
+        return any(e.answer is not None for view in self.views if view.name == CANARY for e in view.examples)
+
+    def _switched_off(self, state: State) -> bool:
+        switch = self.config.switch
+        return switch is not None and switch.then == "stop" and hybrid.has_switched(switch, state.entropies)
+
+
+def first_state(config: RunConfig) -> State:
+    """Before the first step. More rows at once than there are would make halving them change nothing."""
+    options = config.train
+    once = options.prompts_per_step * options.group_size
+    rows = {
+        "update": min(options.micro_batch, once),
+        "rollout": min(options.sample_rows, once * options.rollout_reuse),
+        "evaluate": options.sample_rows,
+    }
+    return State(guard.start(not config.needs_labels), rows)
