@@ -4,13 +4,13 @@ Not here: acting on a decision, files, the model. Limits are in config.Guard.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Literal
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from poc import config
 from poc.records import CanaryRecord, StepRecord
@@ -27,6 +27,7 @@ RATIOS = {"entropy_collapse": "entropy", "entropy_explosion": "entropy", "length
           "length_runaway": "length"}  # fmt: skip
 SHARES = {"repetition": "repetition", "truncation": "truncated", "zero_variance": "zero_variance",
           "charset_drift": "foreign"}  # fmt: skip
+SIGNALS = tuple(dict.fromkeys((RATIOS | SHARES).values()))
 BELOW = ("entropy_collapse", "length_collapse")
 MEANING = {
     "entropy_collapse": "the policy hardly varies any more and has little left to learn from",
@@ -186,8 +187,10 @@ def _course(tree: dict) -> Course:
 
 
 def _first(memory: Memory, record: StepRecord) -> dict[str, tuple[float, ...]]:
+    if len(memory.first) == len(SIGNALS) and all(len(values) == FIRST for values in memory.first.values()):
+        return memory.first
     first = dict(memory.first)
-    for signal in dict.fromkeys((RATIOS | SHARES).values()):
+    for signal in SIGNALS:
         value = getattr(record, signal)
         if value is not None and len(first.get(signal, ())) < FIRST:
             first[signal] = (*first.get(signal, ()), value)
@@ -198,23 +201,25 @@ def _rewards(memory: Memory, record: StepRecord) -> tuple[float, ...]:
     return memory.rewards if record.reward is None else (*memory.rewards, record.reward)[-RECENT:]
 
 
-Found = tuple[float, dict[str, float], str]  # what the limit is compared with, the values behind it, in words
+# What the limit is compared with, the values behind it, and these in words (called for by a decision only).
+Found = tuple[float, dict[str, float], Callable[[], str]]
 
 
 def _ratio(signal: str, measured: float, base: float) -> Found:
     ratio = measured / base if base else 1.0
-    words = f"{signal} {measured:.3g} is {ratio:.2g} of the first steps' {base:.3g}"
+    words = lambda: f"{signal} {measured:.3g} is {ratio:.2g} of the first steps' {base:.3g}"  # noqa: E731
     return ratio, {"measured": measured, "baseline": base}, words
 
 
 def _share(signal: str, measured: float, base: float) -> Found:
     risen = (measured - base) / (1 - base) if base < 1 else 0.0
-    words = f"{signal.replace('_', ' ')} {measured:.2f}, in the first steps {base:.2f}: {risen:.2f} of the rest"
+    name = signal.replace("_", " ")
+    words = lambda: f"{name} {measured:.2f}, in the first steps {base:.2f}: {risen:.2f} of the rest"  # noqa: E731
     return risen, {"measured": measured, "baseline": base}, words
 
 
 def _kl(measured: float) -> Found:
-    return measured, {"measured": measured}, f"KL {measured:.3g} nats per token from the start model"
+    return measured, {"measured": measured}, lambda: f"KL {measured:.3g} nats per token from the start model"
 
 
 def _drop(name: str, values: Sequence[float], course: Course, rewards: Sequence[float]) -> Found:
@@ -222,24 +227,26 @@ def _drop(name: str, values: Sequence[float], course: Course, rewards: Sequence[
     errors = standard_errors(best, values)
     measured = {"measured": fmean(values), "baseline": fmean(best), "best_step": float(at)}
     words = f"canary {name} {fmean(values):.3f}, best {fmean(best):.3f} about step {at}: {errors:.1f} standard errors"
-    if course.reward is not None and len(rewards) > 1 and fmean(rewards) > course.reward + stdev(rewards):
+    if course.reward is not None and len(rewards) > 1 and fmean(rewards) > course.reward + np.std(rewards, ddof=1):
         measured |= {"reward": fmean(rewards), "reward_at_best": course.reward}
         words += f", while the reward rose from {course.reward:.3g} to {fmean(rewards):.3g}"
-    return errors, measured, words
+    return errors, measured, lambda: words
 
 
 def _judge(memory: Memory, options: config.Guard, rule: str, step: int, value: float, values: dict[str, float],
-           words: str, looks: int = 1) -> tuple[Memory, list[Decision]]:  # fmt: skip
+           words: Callable[[], str], looks: int = 1) -> tuple[Memory, list[Decision]]:  # fmt: skip
     """Counts a look at `value`; a decision if the rule trips by it."""
     limit, action = getattr(options, rule).limit, _action(options, rule)
     if action == "off":
         return memory, []
-    count = _counted(memory.counts.get(rule, Count()), _excess(rule, value, limit), step, looks)
+    before = memory.counts.get(rule, Count())
+    count = _counted(before, _excess(rule, value, limit), step, looks)
     trips = not count.tripped and count.streak >= getattr(options, rule).patience
-    memory = replace(memory, counts=memory.counts | {rule: replace(count, tripped=count.tripped or trips)})
+    if count != before:
+        memory = replace(memory, counts=memory.counts | {rule: replace(count, tripped=count.tripped or trips)})
     if not trips:
         return memory, []
-    message = f"{words} (limit {limit:g}), since step {count.since}: {MEANING[rule]}"
+    message = f"{words()} (limit {limit:g}), since step {count.since}: {MEANING[rule]}"
     return memory, [Decision(rule, action, step, message, {"value": value, "limit": limit, **values})]
 
 
@@ -258,7 +265,7 @@ def _excess(rule: str, value: float, limit: float) -> float:
 def _counted(count: Count, excess: float, step: int, looks: int) -> Count:
     if excess > 1:
         return replace(count, streak=count.streak + looks, since=count.since if count.streak else step)
-    return replace(count, streak=0, tripped=count.tripped and excess >= RELEASE)
+    return Count(tripped=count.tripped and excess >= RELEASE)
 
 
 def _in_trouble(memory: Memory, options: config.Guard) -> bool:
@@ -268,7 +275,7 @@ def _in_trouble(memory: Memory, options: config.Guard) -> bool:
 
 
 def _mean(vectors: Sequence[Sequence[float]]) -> tuple[float, ...]:
-    return tuple(map(fmean, zip(*vectors, strict=True)))
+    return tuple(np.mean(vectors, axis=0).tolist())
 
 
 def _extended(course: Course, step: int, values: Sequence[float], rewards: Sequence[float], candidate: bool) -> Course:

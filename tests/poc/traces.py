@@ -32,6 +32,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from poc import guard
+from poc.config import Guard
 from poc.records import CanaryRecord, StepRecord
 
 STEPS, EVERY, QUESTIONS, SAMPLES = 100, 5, 64, 4
@@ -40,6 +42,9 @@ FAILURES = (
     "entropy_collapse", "entropy_explosion", "length_collapse", "length_runaway", "repetition", "truncation", "kl",
     "zero_variance", "canary_drop", "charset_drift", "past_peak",
 )  # fmt: skip
+# The rules that count as having caught a failure, where it is not the one of its name alone.
+CAUGHT_BY = {name: {name} for name in FAILURES} | {"length_runaway": {"length_runaway", "truncation"}}
+WITHIN = 10  # steps, the first one that departs included
 
 
 class Trace(NamedTuple):
@@ -49,6 +54,29 @@ class Trace(NamedTuple):
     canaries: list[CanaryRecord]  # of steps 0, 5, 10, ...
     accuracy: list[float]  # the expected canary accuracy at those steps, which no guard sees
     onset: int | None
+
+
+def replay(trace: Trace, options: Guard) -> tuple[guard.Memory, list[guard.Decision]]:
+    """The guard's memory after the whole trace, and every decision; nothing is stopped."""
+    looks, decisions = {look.step: look for look in trace.canaries}, []
+    memory, _ = guard.after_canary(guard.start(label_free=True), looks[0], options)
+    for record in trace.steps:
+        memory, found = guard.after_step(memory, record, options)
+        decisions += found
+        if look := looks.get(record.step):
+            memory, found = guard.after_canary(memory, look, options)
+            decisions += found
+    return memory, decisions
+
+
+def caught(trace: Trace, decisions: list[guard.Decision], failure: str, within: int = WITHIN) -> bool:
+    """Whether a rule of the right kind acted, a warning included, in time and not before the failure began."""
+    times = [d.step - trace.onset for d in decisions if d.rule in CAUGHT_BY[failure]]
+    return any(0 <= time < within for time in times)
+
+
+def stopped(decisions: list[guard.Decision], before: float = np.inf) -> bool:
+    return any(d.action != "warn" and d.step < before for d in decisions)
 
 
 @dataclass
