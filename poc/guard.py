@@ -172,13 +172,9 @@ def standard_errors(after: Sequence[float], before: Sequence[float]) -> float:
     if not changed:
         return 0.0
     spread = difference.std(ddof=1) if len(difference) > 1 else 0.0
-    t = (
-        difference.mean() / spread * math.sqrt(len(difference))
-        if spread
-        else math.copysign(math.inf, difference.mean())
-    )
-    p = max(float(stats.t.sf(abs(t), len(difference) - 1)) if spread else 0.0, 2.0**-changed)
-    return math.copysign(max(0.0, float(stats.norm.isf(p))), t)
+    t = abs(difference.mean()) / spread * math.sqrt(len(difference)) if spread else math.inf
+    p = max(special.stdtr(len(difference) - 1, -t), 2.0**-changed)
+    return math.copysign(max(0.0, -special.ndtri(p)), difference.mean())
 
 
 def _course(tree: dict) -> Course:
