@@ -287,7 +287,7 @@ class _Claims:
         self.fixed: dict[str, tuple[str, int]] = {}  # written once
         self.bound: dict[str, tuple[str, int]] = {}  # by people and exports
         self.samples: dict[str, int] = {}
-        self.done = False  # nothing is written after this
+        self.end: tuple[dict, int] | None = None  # what the log says of how the run ended, and its line
         self.malformed: list[str] = []
 
     def see(self, event: dict) -> None:
@@ -315,7 +315,12 @@ class _Claims:
             files = data["files"] if event == "export" else data["report"] | data["adapter"]
             self.bound |= {name: (_sha(value), line) for name, value in files.items()}
         if event in ("start", "resume", "step", "end"):
-            self.done = event == "end" and data.get("status") in ("done", "stopped")
+            self.end = (data, line) if event == "end" else None
+
+    @property
+    def done(self) -> bool:
+        """Nothing is written after this."""
+        return self.end is not None and self.end[0].get("status") in ("done", "stopped")
 
     def _forget_after(self, step: int) -> None:
         """A resume writes these again."""
@@ -341,6 +346,7 @@ class _Comparison:
         found = sorted(path.relative_to(self.folder).as_posix() for path in self.folder.glob("evaluations/**/*.json"))
         self._unknown([path for path in found if path not in known and not Path(path).name.startswith(".")])
         self.checkpoints()
+        self.outcome()
         self.files(claims.bound)
         if not self.problems:
             saved = len(_checkpoints(self.folder))
@@ -398,6 +404,16 @@ class _Comparison:
         self.problems += [f"{name}/{file}: not in its manifest" for file in sorted(present - listed.keys())]
         self.files({f"{name}/{file}": (listed[file].get("sha256"), line) for file in sorted(present & listed.keys())})
 
+    def outcome(self) -> None:
+        """What outcome.json says of the end, where the log says it too."""
+        if not (self.folder / "outcome.json").exists():
+            return
+        if self.claims.end is None:
+            return self._unknown(["outcome.json"])
+        (told, line), found = self.claims.end, _small_json(self.folder / "outcome.json")
+        wrong = sorted(key for key in told if key not in found or found[key] != told[key])
+        self.problems += [f"outcome.json: {key} is not what {FILE} line {line} says" for key in wrong]
+
     def _unknown(self, names: list[str]) -> None:
         """Not in the log: where the run is done somebody added it, else the run may have been killed before it told."""
         for name in names:
@@ -407,7 +423,7 @@ class _Comparison:
                 self.notes.append(f"{name}: not yet audited (the run was killed or still writes); not tampering")
 
     def _tell_unchecked(self) -> None:
-        known = {FILE, f"{FILE}.corrupt", "steps.jsonl", *self.claims.fixed, *self.claims.bound}
+        known = {FILE, f"{FILE}.corrupt", "steps.jsonl", "outcome.json", *self.claims.fixed, *self.claims.bound}
         rest = sorted({path.name for path in self.folder.iterdir() if path.is_file() and path.name[0] != "."} - known)
         if rest:
             self.notes.append(f"in no event, so not checked: {', '.join(_first(rest))}")

@@ -427,11 +427,12 @@ def failing(real, what: str):
 
 
 @pytest.mark.parametrize("undo", [True, False])
-@pytest.mark.parametrize("call", ["write", "fsync"])
-@pytest.mark.parametrize("what", ["full", "half", "after", "interrupt"])
+@pytest.mark.parametrize(
+    ("call", "what"),
+    [("write", "full"), ("write", "half"), ("write", "after"), ("write", "interrupt"), ("fsync", "full"),
+     ("fsync", "after"), ("fsync", "interrupt")],
+)  # fmt: skip
 def test_a_failed_append_leaves_the_head_and_a_log_that_goes_on(tmp_path, monkeypatch, what, call, undo):
-    if (call, what) == ("fsync", "half"):
-        pytest.skip("there is no half of an fsync")
     path = tmp_path / "audit.jsonl"
     head = write_log(path, 4)
     log = Audit(path)
@@ -530,10 +531,16 @@ def test_a_whole_run_is_compared_and_its_own_heads_are_called_that(tmp_path):
     text = "\n".join(found.lines)
     assert found and found.ok and head in text
     assert "as logged: config.yaml, environment.json, 6 steps, 6 evaluations, 2 checkpoints" in text
-    assert "these heads are the folder's own" in text and "not checked: outcome.json, samples.jsonl" in text
+    assert "these heads are the folder's own" in text and "not checked: samples.jsonl" in text
     kept = verify_run(tmp_path / "run", [parse_head(head)])
     assert kept and not any("own" in line for line in kept.lines)
     assert any("anchored up to event 17 of 17" in line for line in kept.lines)
+    early = json.loads((tmp_path / "run/checkpoints/step-000004/manifest.json").read_text())["audit_head"]
+    assert any(
+        "anchored up to event 10 of 17" in line for line in verify_run(tmp_path / "run", [parse_head(early)]).lines
+    )
+    wrong = verify_run(tmp_path / "run", [(3, "0" * 64)])
+    assert not wrong and "BROKEN: line 4 is not the head 3:000" in wrong.lines[0]
 
 
 def edit(name: str, change):
@@ -557,7 +564,7 @@ CHANGES = {  # what is said, and what somebody did to a finished run
     "steps.jsonl line 4": edit("steps.jsonl", lambda b: cut(b, 3)),
     "steps.jsonl line 1": remove("steps.jsonl"),
     "steps.jsonl line 7": edit("steps.jsonl", lambda b: b + b"{}"),
-    "steps.jsonl line 6": edit("steps.jsonl", lambda b: b[:-1]),
+    "steps.jsonl line 6": edit("steps.jsonl", lambda b: b[:-1] + b"x"),  # its line break
     "evaluations/canary/step-000004.json": edit("evaluations/canary/step-000004.json", lambda b: b"{5}"),
     "evaluations/step-000002.json": remove("evaluations/step-000002.json"),
     "evaluations/step-000008.json": edit("evaluations/step-000008.json", lambda b: b"{}"),
@@ -566,7 +573,8 @@ CHANGES = {  # what is said, and what somebody did to a finished run
     f"{CHECKPOINT}/adapter_model.safetensors": remove(f"{CHECKPOINT}/adapter_model.safetensors"),
     f"{CHECKPOINT}/extra.bin": edit(f"{CHECKPOINT}/extra.bin", lambda b: b"x"),
     "checkpoints/step-000008": lambda folder: shutil.copytree(folder / CHECKPOINT, folder / "checkpoints/step-000008"),
-    "outcome.json: audit_head": edit("outcome.json", lambda b: b'{"audit_head": [1]}'),
+    "outcome.json: audit_head": edit("outcome.json", lambda b: b'{"status": "done", "audit_head": [1]}'),
+    "outcome.json: status": edit("outcome.json", lambda b: b.replace(b"done", b"failed")),
     "BROKEN: line 1 ": edit("audit.jsonl", lambda b: b""),
     "BROKEN: line 4 ": edit("audit.jsonl", lambda b: b.replace(b'"step":2', b'"step":3', 1)),
     "BROKEN: line 18 ": edit("audit.jsonl", lambda b: cut(b, 17)),
@@ -601,7 +609,7 @@ def test_what_a_kill_left_behind_is_not_yet_audited(tmp_path):
     assert found and any("is incomplete" in line and "not tampering" in line for line in found.lines)
 
 
-def test_after_a_resume_the_last_word_on_each_step_counts(tmp_path):
+def test_after_a_resume_the_last_word_on_each_step_counts(tmp_path, monkeypatch):
     run = tmp_path / "run"
     make_run(run, status="interrupted")
     log = Audit(run / "audit.jsonl")
@@ -609,10 +617,16 @@ def test_after_a_resume_the_last_word_on_each_step_counts(tmp_path):
     log.append("resume", {"step": 4})
     assert verify_run(run), "killed before the later lines were cut off"
     put(run / "steps.jsonl", b"".join(lines[:4]))
+    (run / "outcome.json").unlink()
     for view in ("", "canary/"):
         (run / f"evaluations/{view}step-000006.json").unlink()
     shutil.rmtree(run / "checkpoints/step-000006")
     assert verify_run(run), "killed before the first new step"
+    with monkeypatch.context() as patched:
+        patched.setattr(log, "append", lambda event, data: None)
+        checkpoint(run, log, 6)
+    assert any("checkpoints/step-000006: not yet audited" in line for line in verify_run(run).lines)
+    assert verify_run(run), "killed before it told of the new checkpoint"
     take_steps(run, log, 5, 8)
     log.append("end", {"status": "done"})
     assert verify_run(run).ok
