@@ -43,6 +43,7 @@ class State:
 
     memory: guard.Memory
     rows: dict[str, int]  # completions at once in update, rollout and evaluate; halved when memory runs out
+    halved: dict[str, int]  # how often
     step: int = 0  # optimizer steps taken or skipped; the data position, the epochs and every seed follow from it
     evaluated: int = -1  # the last step whose evaluation is written
     entropies: tuple[float | None, ...] = ()  # policy entropy of each step so far: a switch looks at them

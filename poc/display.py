@@ -19,7 +19,9 @@ console = Console(highlight=False, soft_wrap=True)
 def summary(record: StepRecord) -> str:
     """ "reward 0.412 · entropy 0.31 nats · length 21.4 · 5,210 tokens/s" """
     rate = record.tokens / max(sum(record.timing.values()), 1e-9)
-    parts = [f"reward {record.reward:.3f}", f"entropy {record.entropy:.3f}", f"length {record.length:.1f}"]
+    shown = {"reward": record.reward, "entropy": record.entropy}
+    known = [f"{name} {'–' if value is None else f'{value:.3f}'}" for name, value in shown.items()]
+    parts = [*known, f"length {record.length:.1f}", *(["SKIPPED"] if record.skipped else [])]
     if record.truncated > 0.5:
         parts.append(f"TRUNCATED {record.truncated:.0%}")
     return " · ".join([*parts, f"{rate:,.0f} tokens/s"])

@@ -5,6 +5,7 @@ content or the new one is there, never a part of either. A line is appended and 
 last one, which whoever reads it must expect. Not here: locks, checksums, network file systems that lie about fsync.
 """
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -32,7 +33,7 @@ def write_new(path: Path, content: bytes) -> None:
 
 
 def append_line(path: Path, line: bytes) -> None:
-    """`line` and a line break, in one piece."""
+    """`line` and a line break, in one piece and to the disk. Raises OSError, having added nothing."""
     with path.open("ab", buffering=0) as file:
         before = file.seek(0, os.SEEK_END)
         try:
@@ -42,7 +43,8 @@ def append_line(path: Path, line: bytes) -> None:
             raise
         if not whole:  # the disk filled up in the middle
             file.truncate(before)
-            raise OSError(28, "No space left on device", str(path))
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        os.fsync(file.fileno())
 
 
 def sync(path: Path) -> None:

@@ -82,11 +82,11 @@ class RunFolder:
 
         found = checkpoint.newest(self.path / "checkpoints", say)
         state = checkpoint.load_state(found) if found else None
-        self._cut_back(state.step if state else 0)
         changed = _other_versions(self.earlier, environment())
         if changed:
             say(f"other versions than before ({', '.join(changed)}): the last digits may differ from those of one run")
         self.audit.append("resume", {"step": state.step if state else 0, "versions": changed})
+        self._cut_back(state.step if state else 0)  # told first: a kill in between looks like no tampering
         if state:
             policy.load_adapter(found)
             checkpoint.load_optimizer(found, policy, optimizer)
@@ -149,8 +149,6 @@ class RunFolder:
         """See poc.checkpoint; the last two are kept, and the steps of `keep`."""
         from poc import checkpoint
 
-        if (self.path / "steps.jsonl").is_file():  # a checkpoint never knows of steps that a power cut can take away
-            durable.sync(self.path / "steps.jsonl")
         root = self.path / "checkpoints"
         account = {"seconds": self.seconds, "total": self.spent(), "decisions": self.decisions}
         manifest = checkpoint.save(root, replace(state, account=account), policy, optimizer, self.audit.head)

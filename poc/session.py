@@ -51,6 +51,7 @@ class Session:
         self.config, self.policy, self.folder = config, policy, folder
         self.views, self.measure, self.watch = views, measure, watch
         self.longest = 1  # tokens of the longest prompt so far
+        self.saved: int | None = None  # step of the last checkpoint
 
     def begin(self, optimizer) -> State:
         """Where the folder's run stands; a new run gets the checkpoint of its start."""
@@ -58,6 +59,7 @@ class Session:
         if state is None:
             state = first_state(self.config)
             self.save(state, optimizer)
+        self.saved = state.step
         return state
 
     def is_over(self, state: State) -> bool:
@@ -107,7 +109,7 @@ class Session:
                 temperature=options.temperature, seed=seed, max_rows=rows,
             )  # fmt: skip
 
-        return self._within_memory(state, step, "rollout", draw)
+        return self._within_memory(state, step, "rollout", options.group_size, len(ids) * options.group_size, draw)
 
     def update(
         self, state: State, step: int, optimizer, groups: Sequence[Group], advantage: Tensor
@@ -117,7 +119,8 @@ class Session:
         def learn(rows: int) -> UpdateRecord:
             return optimise(self.policy, optimizer, groups, advantage, self.config.train, rows)
 
-        return self._within_memory(state, step, "update", learn)
+        most = len(advantage) if self.config.train.kl else int(advantage.count_nonzero())
+        return self._within_memory(state, step, "update", 1, most, learn)
 
     def skip(self, state: State, step: int, found: NonFinite) -> str:
         """Why this step is skipped. Raises RunError where that is not wanted, or not any more."""
@@ -131,10 +134,13 @@ class Session:
         return str(found)
 
     def save(self, state: State, optimizer) -> None:
-        """A checkpoint; those that the guard may want to go back to stay."""
+        """A checkpoint, unless this step has one; those that the guard may want to go back to stay."""
+        if self.saved == state.step:
+            return
         best = guard.best_step(state.memory, self.config.guard, self._labels())
         late = (state.evaluated - i * self.config.evaluate.every for i in range(guard.WINDOW))  # may be the best yet
         self.folder.save_checkpoint(state, self.policy, optimizer, {0, best, *late})
+        self.saved = state.step
 
     @contextmanager
     def last_good(self, now: Callable[[], tuple]) -> Iterator[None]:
@@ -176,46 +182,56 @@ class Session:
 
     def _measured(self, state: State, view: View) -> tuple[dict, State]:
         self.watch.evaluating()
+        together = self.config.evaluate.samples
+        most = len(view.examples) * together
 
         def evaluate(rows: int) -> dict:
             options = self.config.train.model_copy(update={"sample_rows": rows})
             return self.measure(view, state.step, self.config.model_copy(update={"train": options}))
 
-        evaluation, state = self._within_memory(state, state.step, "evaluate", evaluate)
+        evaluation, state = self._within_memory(state, state.step, "evaluate", together, most, evaluate)
         self.watch.evaluated(evaluation, view.name)
         return evaluation, state
 
-    def _within_memory(self, state: State, step: int, stage: str, work: Callable[[int], T]) -> tuple[T, State]:
-        """work(rows at once), with half the rows, at most twice in a run, where memory runs out: the result is the same
-        up to rounding. Raises RunError with the cheapest ways out when that is not enough."""
-        first, rows = first_state(self.config).rows[stage], state.rows[stage]
+    def _within_memory(
+        self, state: State, step: int, stage: str, least: int, most: int, work: Callable[[int], T]
+    ) -> tuple[T, State]:
+        """work(rows at once) out of `most`; with half the rows, at most twice in a run, where memory runs out.
+
+        `least`: fewer save nothing, as the completions of one prompt are sampled together.
+        The result is the same up to rounding. Raises RunError with the cheapest ways out when that is not enough.
+        """
         while True:
+            rows = max(1, min(state.rows[stage], most))
             try:
-                return work(rows), replace(state, rows=state.rows | {stage: rows})
+                return work(rows), state
             except Exception as error:
                 if not memory.is_out_of_memory(error):
                     raise
-                if rows <= 1 or first // rows >= 2**HALVINGS:
-                    raise RunError(self._no_memory(step, stage, first, rows)) from None
+                if rows <= least or state.halved[stage] == HALVINGS:
+                    raise RunError(self._no_memory(step, stage, rows, state.halved[stage])) from None
             gc.collect()
             torch.cuda.empty_cache()  # nothing without a GPU
-            self.watch.say(
-                f"{self.folder.path.name} step {step}: out of memory in {stage}, {rows // 2} rows at once now"
-            )
+            name = self.folder.path.name
+            self.watch.say(f"{name} step {step}: out of memory in {stage}, {rows // 2} rows at once now")
             self.folder.audit.append("memory", {"step": step, "stage": stage, "rows": rows, "now": rows // 2})
-            rows //= 2
+            halved = state.halved | {stage: state.halved[stage] + 1}
+            state = replace(state, rows=state.rows | {stage: rows // 2}, halved=halved)
 
-    def _no_memory(self, step: int, stage: str, first: int, rows: int) -> str:
+    def _no_memory(self, step: int, stage: str, rows: int, halved: int) -> str:
         during = "update" if stage == "update" else "rollout"
         name = "micro_batch" if stage == "update" else "sample_rows"
+        base = self.policy.model.get_base_model()
         return memory.out_of_memory_message(
             memory.shape_of(self.policy), self.config.train.model_copy(update={name: rows}), self.longest, during,
-            step=step, started=first, quantized=getattr(self.policy.model.get_base_model(), "is_quantized", False),
+            step=step, started=rows * 2**halved, quantized=getattr(base, "is_quantized", False),
             cuda=self.policy.device.type == "cuda",
         )  # fmt: skip
 
     def _labels(self) -> bool:
-        """Whether there are labelled canary questions to judge checkpoints by."""
+        """Whether checkpoints are judged by labelled canary questions; with canary_drop off no label is looked at."""
+        if self.config.guard.canary_drop.action == "off":
+            return False
         return any(e.answer is not None for view in self.views if view.name == CANARY for e in view.examples)
 
     def _switched_off(self, state: State) -> bool:
@@ -224,12 +240,7 @@ class Session:
 
 
 def first_state(config: RunConfig) -> State:
-    """Before the first step. More rows at once than there are would make halving them change nothing."""
+    """Before the first step."""
     options = config.train
-    once = options.prompts_per_step * options.group_size
-    rows = {
-        "update": min(options.micro_batch, once),
-        "rollout": min(options.sample_rows, once * options.rollout_reuse),
-        "evaluate": options.sample_rows,
-    }
-    return State(guard.start(not config.needs_labels), rows)
+    rows = {"update": options.micro_batch, "rollout": options.sample_rows, "evaluate": options.sample_rows}
+    return State(guard.start(not config.needs_labels), rows, dict.fromkeys(rows, 0))

@@ -112,6 +112,7 @@ def test_canary_drop_three_looks_or_one_sure_one():
 def test_canary_drop_compares_with_the_best_so_far():
     assert tripped(looks(10, 20, 40, 40, 40, 25, 25, 25)) == [("canary_drop", 25)]  # far above the start
     assert tripped(looks(40, 25)) == [("canary_drop", 5)]  # before three looks: with the start
+    assert tripped(looks(40, 30, 24)) == [("canary_drop", 10)]
 
 
 def test_the_message_names_the_reward_that_rose_meanwhile():
@@ -137,7 +138,8 @@ def test_past_peak_needs_no_label_and_judges_label_free_runs_only():
 def test_best_step_by_accuracy_is_the_start_unless_something_is_better():
     best = lambda records: guard.best_step(judge(records)[0], Guard(), labels=True)  # noqa: E731
     assert best([]) == 0
-    assert best(looks(30, 31, 31, 31, 20)) == 0  # one question more is no proof
+    assert best(looks(30, 33, 33, 33, 20)) == 0  # three questions more prove nothing: 2^-3 is 1.2 standard errors
+    assert best(looks(30, 34, 34, 34, 20)) == 10
     assert best(looks(20, 30, 40, 42, 40, 20, 20)) == 15  # the middle of 40, 42, 40
     assert best(looks(20, 40, 40, 40, 40, 40)) == 10  # the earliest of equals
     assert best(looks(30, 20, 10, 5)) == 0

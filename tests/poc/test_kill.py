@@ -82,12 +82,12 @@ def test_killed_at_random_moments_a_run_ends_as_the_straight_one(tmp_path, tiny_
 
 
 def test_a_second_ctrl_c_ends_within_two_seconds(tmp_path, tiny_folder):
-    """Also while the interpreter is inside one long call: here, a sleep of a minute in every update."""
+    """Also while the interpreter is inside one long call that no signal ends: here, a decomposition that takes long."""
     code = (
         "import sys, time; from poc import cli, session; real = session.optimise\n"
         "def slow(*a, **k):\n"
         "    print('UPDATE', flush=True)\n"
-        "    import ctypes; ctypes.PyDLL(None).sleep(60)\n"  # PyDLL keeps the interpreter: no handler can run
+        "    import torch; torch.linalg.svd(torch.randn(6000, 6000, generator=torch.Generator()))\n"
         "    return real(*a, **k)\n"
         "def first(*a, **k):\n"
         "    session.optimise = slow; return real(*a, **k)\n"

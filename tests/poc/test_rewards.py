@@ -12,7 +12,7 @@ from vocab_kernels import token_stats
 
 from poc import rewards
 from poc.config import RunConfig
-from poc.records import Episode, Example, Group, Verdict
+from poc.records import Episode, Example, Group, RunError, Verdict
 
 
 def episode(logp=(-1.0,), entropy=(0.5,), certainty=(2.0,), status=None):

@@ -109,7 +109,8 @@ def test_run_folder_is_whole(tmp_path, tiny_folder):
     folder = tmp_path / "run"
     assert state == "done" and set(steps[0]) == set(StepRecord.__dataclass_fields__)
     assert [p.name for p in sorted(folder.glob("evaluations/*.json"))] == [f"step-00000{i}.json" for i in (0, 2, 4, 5)]
-    assert [p.name for p in sorted(folder.glob("evaluations/canary/*"))] == [f"step-00000{i}.json" for i in (0, 2, 4, 5)]
+    canary = [p.name for p in sorted(folder.glob("evaluations/canary/*"))]
+    assert canary == [f"step-00000{i}.json" for i in (0, 2, 4, 5)]
     assert {p.name for p in folder.glob("checkpoints/*")} >= {"step-000000", "step-000004", "step-000005"}
     assert json.loads((folder / "outcome.json").read_text())["status"] == "done"
     assert load(RunConfig, str(folder / "config.yaml")).train.max_new_tokens == 8
