@@ -1,11 +1,14 @@
 """What a person sees while a run goes on."""
 
+from dataclasses import replace
+
 from poc.display import Watch, summary
 from poc.records import StepRecord
 
 RECORD = StepRecord(
     step=3, reward=0.5, rewards={}, reward_std={}, zero_variance=0.0, entropy=0.25, logp=-0.3, self_certainty=2.0,
-    length=12.0, truncated=0.75, accuracy=None, loss=0.0, grad_norm=0.0, clip_fraction=0.0, kl=0.0, learning_rate=1e-3,
+    length=12.0, truncated=0.75, repetition=0.0, foreign=0.0,
+    accuracy=None, loss=0.0, grad_norm=0.0, clip_fraction=0.0, kl=0.0, learning_rate=1e-3,
     tokens=300, timing={"rollout": 1.0, "update": 0.5}, weights={}, labelled=0.0, agreement=0.5, semantic_entropy=1.0,
     dropped=None,
 )  # fmt: skip
@@ -34,3 +37,8 @@ def test_the_time_left_does_not_count_what_came_before_the_first_step(monkeypatc
 
 def fields(record):
     return {name: getattr(record, name) for name in record.__dataclass_fields__}
+
+
+def test_a_skipped_step_is_shown_as_one():
+    record = replace(RECORD, reward=None, entropy=None, loss=None, skipped="loss nan")
+    assert summary(record) == "reward – · entropy – · length 12.0 · SKIPPED · TRUNCATED 75% · 200 tokens/s"

@@ -297,7 +297,7 @@ def test_the_command_leaves_table_and_page(tmp_path, tiny_folder, monkeypatch, c
     assert code == 0 and "self_certainty/token_entropy: rank correlation " in shown.out
     html = (tmp_path / "run" / "equivalence.html").read_text()
     assert html.count("<svg") == 11 and "<script" not in html and "self_certainty/verifiable" in html
-    assert not list((tmp_path / "run").glob(".*"))
+    assert [p.name for p in (tmp_path / "run").glob(".*")] == [".lock"]
 
 
 def test_bad_input_starts_and_overwrites_nothing(tmp_path, monkeypatch, capsys):
