@@ -27,12 +27,14 @@ kl, 98 % (93.0 to 99.8) of zero_variance and of canary_drop; 99 % of slow falls 
 1.3 % (0.6 to 2.6) of healthy runs: canary_drop alone 0.5 %, past_peak alone 0.8 %, every other rule 0 (to 0.6).
 On 13 self_certainty runs of the lab models that lose up to 70 % of their accuracy, the kept checkpoint has 0.96 to 1 of
 the best evaluated accuracy with labels and 0.98 to 1 without. canary_drop stops all of them, past_peak 10: 9 of the 10
-runs that were there when it was chosen, 1 of the 3 that came later. Of 6 runs that learn it stops none.
+runs that were there when it was chosen, 1 of the 3 that came later. Neither stops any of 6 runs with other rewards (two
+each of verifiable, which past_peak does not judge, trajectory_entropy and semantic_entropy).
 
 What it cannot do. It stops after the harm and gives no early warning: on these runs accuracy had lost 9 to 39 % of its
-best when canary_drop acted. past_peak is blind where right answers turn into one and the same wrong one, and
-where agreement itself is rewarded (semantic_entropy, majority_vote). Limits for entropy, length and kl are untested on
-real failures of larger models; runs that are meant to grow long answers need another length_runaway.
+best when canary_drop acted. past_peak is blind where right answers turn into one and the same wrong one, and where
+agreement itself is rewarded: a semantic_entropy run lost 8 % unseen, and without labels its end would have been kept.
+Limits for entropy, length and kl are untested on real failures of larger models; runs that are meant to grow long
+answers need another length_runaway.
 Not here: acting on a decision, files, the model, values that are not finite (the trainer skips such steps).
 """
 
