@@ -247,7 +247,7 @@ class Rule(Section):
     """One rule of the guard: what it may come to, for how many consecutive looks, and what is done then."""
 
     limit: Number = Field(gt=0)
-    patience: int = Field(3, ge=1)  # steps; evaluations of the canary for canary_drop and past_peak
+    patience: int = Field(3, ge=1)  # steps; evaluations of the canary for canary_drop, agreement_drop and past_peak
     action: Action = "rollback"
 
 
@@ -268,7 +268,8 @@ class Guard(Section):
     charset_drift: Rule = Rule(limit=0.1)
     kl: Rule = Rule(limit=1.0, patience=2)  # nats per token, from the start model
     canary_drop: Rule = Rule(limit=2.3)  # standard errors below the best
-    past_peak: Rule = Rule(limit=2.1)
+    agreement_drop: Rule = Rule(limit=2.1)
+    past_peak: Rule = Rule(limit=1.0)  # only warns where the canary has labels
 
     @field_validator("*", mode="before")
     @classmethod

@@ -105,6 +105,7 @@ def canary_record(evaluation: dict) -> CanaryRecord:
         correct=tuple(fmean(c["status"] == "correct" for c in row["sampled"]) for row in labelled),
         agreement=tuple(evaluation["agreement"]),
         entropy=mean("entropy"), length=mean("length"), truncated=mean("truncated"), kl=evaluation["kl"],
+        entropies=tuple(fmean(c["mean_entropy"] for c in row["sampled"]) for row in rows),
     )  # fmt: skip
 
 

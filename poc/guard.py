@@ -4,37 +4,37 @@ Each rule compares one value with its limit (config.Guard) and trips after `pati
 decides once; only after the value has come back within RELEASE of the limit can it decide again. A missing value is no
 look. With b the mean of the run's first FIRST steps:
 
-    entropy_collapse  x / b < 0.15         repetition     (x - b) / (1 - b) > 0.2      kl           x > 1 nat per token
-    entropy_explosion x / b > 2            truncation     (x - b) / (1 - b) > 0.3      canary_drop  z > 2.3
-    length_collapse   x / b < 0.5          charset_drift  (x - b) / (1 - b) > 0.1      past_peak    z > 2.1
-    length_runaway    x / b > 2            zero_variance  (x - b) / (1 - b) > 0.8, warns: nothing is learned or harmed
+    entropy_collapse  x / b < 0.15         repetition     (x - b) / (1 - b) > 0.2      kl              x > 1 nat a token
+    entropy_explosion x / b > 2            truncation     (x - b) / (1 - b) > 0.3      canary_drop     z > 2.3
+    length_collapse   x / b < 0.5          charset_drift  (x - b) / (1 - b) > 0.1      agreement_drop  z > 2.1
+    length_runaway    x / b > 2            zero_variance  (x - b) / (1 - b) > 0.8      past_peak       z > 1.0
 
-Patience is 3, for kl 2, and for kl on the canary one evaluation. z is how many standard errors the canary lies below
-the best so far, paired by question (`standard_errors`): its accuracy for canary_drop, the share of its samples that
-agree for past_peak. The best is the highest mean of WINDOW evaluations in a row: the highest of many noisy values
-would flatter itself and stop healthy runs. z is looked at again and again; the limits are from simulated runs of 20
-looks, not from a formula. For canary_drop one evaluation beyond SURE times the limit is enough.
+Patience is 3, for kl 2, and for kl on the canary one evaluation. zero_variance warns: nothing is learned or harmed. z is
+how many standard errors the canary is worse than at the best so far, paired by question (`standard_errors`): its accuracy
+for canary_drop, the share of its samples that agree for agreement_drop, its entropy for past_peak. The best is the best
+mean of WINDOW evaluations in a row: the best of many noisy values would flatter itself and stop healthy runs. z is
+looked at again and again; the limits of the first two are from simulated runs of 20 looks, not from a formula. For
+canary_drop one evaluation beyond SURE times the limit is enough.
 
-The checkpoint to go back to (`best_step`), by accuracy: the middle of the best window if that beats the start by PROOF
-standard errors, else the start. Without labels: the middle of the window with most agreement, among those at whose end
-the canary's entropy was not above the start's (where certainty is rewarded and entropy rises, agreement is of a wrong
-kind). Evaluations at which a rule was beyond its limit are no candidates.
+Without labels (agreement_drop, past_peak; runs whose rewards use none). The rewards pay for certainty, so a run that gains
+becomes more certain: on fixed questions, asked with the same random numbers, entropy falls from the first evaluations on
+(z below -4 in every lab run that gained). Once it rises from its lowest for three evaluations the reward is earned by
+something else: the run is past its peak. Where a labelled canary is used past_peak only warns, and canary_drop decides;
+with canary_drop off, or without labels, past_peak decides. It also ends runs that gain nothing (see below).
 
-Measured, `python -m benchmarks.guard_roc --failing 100 --healthy 600` (traces: tests/poc/traces.py; all rules on; seeds
-that no limit was chosen on; 95 % intervals). Caught within 10 steps of the onset: 100 % (96.4 to 100) of entropy
-collapses and explosions, length collapses and runaways, loops, truncations and drifts of script, 99 % (94.6 to 100) of
-kl, 98 % (93.0 to 99.8) of zero_variance and of canary_drop; 99 % of slow falls in 45 steps by past_peak. False stops:
-1.3 % (0.6 to 2.6) of healthy runs: canary_drop alone 0.5 %, past_peak alone 0.8 %, every other rule 0 (to 0.6).
-On 13 self_certainty runs of the lab models that lose up to 70 % of their accuracy, the kept checkpoint has 0.96 to 1 of
-the best evaluated accuracy with labels and 0.98 to 1 without. canary_drop stops all of them, past_peak 10: 9 of the 10
-runs that were there when it was chosen, 1 of the 3 that came later. Neither stops any of 6 runs with other rewards (two
-each of verifiable, which past_peak does not judge, trajectory_entropy and semantic_entropy).
+The checkpoint to go back to (`best_step`): by accuracy, the middle of the best window if that beats the start by PROOF
+standard errors, else the start; without labels, the middle of the window of lowest entropy, or the start. Evaluations at
+which a rule was beyond its limit are no candidates. A run that no rule ended goes back too, if its last window is worse
+than the best by LATE standard errors (`at_end`): there little is lost where the evidence misleads.
 
-What it cannot do. It stops after the harm and gives no early warning: on these runs accuracy had lost 9 to 39 % of its
-best when canary_drop acted. past_peak is blind where right answers turn into one and the same wrong one, and where
-agreement itself is rewarded: a semantic_entropy run lost 8 % unseen, and without labels its end would have been kept.
-Limits for entropy, length and kl are untested on real failures of larger models; runs that are meant to grow long
-answers need another length_runaway.
+Measured. Traces: tests/poc/traces.py, `python -m benchmarks.guard_roc --failing 100 --healthy 600`, seeds that no limit was
+chosen on, 95 % intervals; MEASURED_TRACES
+Real runs: MEASURED_RUNS
+
+What it cannot do. canary_drop stops after the harm: on these runs accuracy had lost 9 to 39 % of its best by then. past_peak
+is blind where certainty keeps growing while the answers get worse, as the papers describe for larger models (there
+entropy_collapse, length_collapse and agreement_drop are left, all untested on real failures of such models), and it
+takes a run that stands still for one past its peak. Runs that are meant to grow long answers need another length_runaway.
 Not here: acting on a decision, files, the model, values that are not finite (the trainer skips such steps).
 """
 
@@ -55,6 +55,7 @@ RECENT = 5  # steps whose mean reward is compared
 WINDOW = 3  # evaluations that are averaged where the best is looked for
 PROOF = 1.5  # standard errors above the start, from which on the best accuracy counts as better than the start's
 SURE = 1.7  # times the limit: a drop of accuracy of which one evaluation is enough
+LATE = {"canary_drop": 1.64, "past_peak": 0.5}  # standard errors that are enough when a run has ended anyway
 RELEASE = 0.8  # of a limit: within it a rule that has tripped may trip again
 
 STRENGTH = ("off", "warn", "stop", "rollback")
@@ -75,7 +76,8 @@ MEANING = {
     "charset_drift": "the answers leave the questions' script",
     "kl": "the policy has left the start model far behind",
     "canary_drop": "it is forgetting the task",
-    "past_peak": "the run is past its peak; no label was used to see that",
+    "agreement_drop": "it is less of one mind; no label was used to see that",
+    "past_peak": "certainty is paid for but falls, the run is past its peak; no label was used to see that",
 }
 
 
@@ -110,8 +112,7 @@ class Memory:
     counts: dict[str, Count] = field(default_factory=dict)  # by rule
     correct: Course = Course()
     agreement: Course = Course()
-    entropy: float | None = None  # of the canary at the start
-    calm: tuple[float, int] = (0.0, 0)  # best agreement while the canary's entropy was not above that, and its step
+    certainty: Course = Course()  # minus the entropy
 
     @classmethod
     def from_json(cls, tree: dict) -> "Memory":
@@ -123,8 +124,7 @@ class Memory:
             counts={name: Count(**count) for name, count in tree["counts"].items()},
             correct=_course(tree["correct"]),
             agreement=_course(tree["agreement"]),
-            entropy=tree["entropy"],
-            calm=tuple(tree["calm"]),
+            certainty=_course(tree["certainty"]),
         )
 
 
@@ -168,33 +168,66 @@ def after_step(memory: Memory, record: StepRecord, options: config.Guard) -> Out
 def after_canary(memory: Memory, canary: CanaryRecord, options: config.Guard) -> Outcome:
     """What the canary says; at step 0 and after the after_step of an evaluated step."""
     candidate, decisions = not _in_trouble(memory, options), []
+    labels = bool(canary.correct) and options.canary_drop.action != "off"
     if canary.kl is not None:
         found, looks = _kl(canary.kl), options.kl.patience  # hundreds of completions: one look is enough
         memory, decision = _judge(memory, options, "kl", canary.step, *found, looks=looks)
         decisions += decision
-    judged = {"canary_drop": "correct"} | ({"past_peak": "agreement"} if memory.label_free else {})
-    for rule, name in judged.items():
-        course, values = getattr(memory, name), getattr(canary, name)
+    seen = {"correct": canary.correct, "agreement": canary.agreement, "certainty": tuple(-x for x in canary.entropies)}
+    label_free = {"agreement_drop": "agreement", "past_peak": "certainty"}
+    for rule, name in ({"canary_drop": "correct"} | (label_free if memory.label_free else {})).items():
+        course, values = getattr(memory, name), seen[name]
         if values and course.start:
-            found = _drop("accuracy" if name == "correct" else name, values, course, memory.rewards)
+            found = _drop(name, values, course, memory.rewards)
             sure = rule == "canary_drop" and found[0] > SURE * options.canary_drop.limit
             looks = options.canary_drop.patience if sure else 1
             memory, decision = _judge(memory, options, rule, canary.step, *found, looks=looks)
-            decisions += decision
+            decisions += [_softened(d) for d in decision] if rule == "past_peak" and labels else decision
     courses = {
-        name: _extended(getattr(memory, name), canary.step, getattr(canary, name), memory.rewards, candidate)
-        for name in ("correct", "agreement")
+        name: _extended(getattr(memory, name), canary.step, values, memory.rewards, candidate)
+        for name, values in seen.items()
     }
-    memory = replace(memory, **courses, entropy=canary.entropy if memory.entropy is None else memory.entropy)
-    return replace(memory, calm=_calm(memory, canary, candidate)), tuple(decisions)
+    return replace(memory, **courses), tuple(decisions)
 
 
 def best_step(memory: Memory, options: config.Guard, labels: bool) -> int:
-    """The step of the checkpoint to go back to: by the canary's accuracy with `labels`, by what needs none without."""
+    """The step of the checkpoint to go back to: by the canary's accuracy with `labels`, by its certainty without."""
     if not (labels and memory.correct.start):
-        return memory.calm[1]
+        return _reference(memory.certainty)[1]
     best, first = memory.correct.best, memory.correct.start
     return memory.correct.at if best and standard_errors(best, first) >= PROOF else 0
+
+
+def at_end(memory: Memory, options: config.Guard, labels: bool, step: int) -> Decision | None:
+    """Whether a run that no rule ended should leave its best checkpoint behind instead of its last at `step`.
+
+    One look at the mean of the last evaluations, so less evidence is enough than for a stop; what is gone back to is
+    about as good where the evidence misleads.
+    """
+    rule, name = ("canary_drop", "correct") if labels else ("past_peak", "certainty")
+    course, best = getattr(memory, name), best_step(memory, options, labels)
+    if _action(options, rule) != "rollback" or not course.recent or best >= course.steps[0]:
+        return None
+    if not (labels or memory.label_free):
+        return None
+    reference = _reference(course)[0]
+    errors = standard_errors(reference, _mean(course.recent))
+    if errors < LATE[rule]:
+        return None
+    words = f"at the end canary {_said(name)} is {errors:.1f} standard errors worse than at its best, about step {best}"
+    return Decision(rule, "rollback", step, words, {"value": errors, "limit": LATE[rule], "best_step": float(best)})
+
+
+def _softened(decision: Decision) -> Decision:
+    """Where labels tell, they decide."""
+    return replace(decision, action="warn")
+
+
+def _reference(course: Course) -> tuple[tuple[float, ...], int]:
+    """The best so far, the start included, and its step."""
+    if course.best and fmean(course.best) > fmean(course.start):
+        return course.best, course.at
+    return course.start, 0
 
 
 def standard_errors(after: Sequence[float], before: Sequence[float]) -> float:
@@ -254,10 +287,11 @@ def _kl(measured: float) -> Found:
 
 
 def _drop(name: str, values: Sequence[float], course: Course, rewards: Sequence[float]) -> Found:
-    best, at = (course.best, course.at) if course.best else (course.start, 0)
-    errors = standard_errors(best, values)
-    measured = {"measured": fmean(values), "baseline": fmean(best), "best_step": float(at)}
-    words = f"canary {name} {fmean(values):.3f}, best {fmean(best):.3f} about step {at}: {errors:.1f} standard errors"
+    best, at = (course.best, course.at) if course.best and name != "certainty" else _reference(course)
+    errors, sign = standard_errors(best, values), -1 if name == "certainty" else 1
+    measured = {"measured": sign * fmean(values), "baseline": sign * fmean(best), "best_step": float(at)}
+    shown = f"{measured['measured']:.3f}, best {measured['baseline']:.3f} about step {at}: {errors:.1f} standard errors"
+    words = f"canary {_said(name)} {shown}"
     if course.reward is not None and len(rewards) > 1 and fmean(rewards) > course.reward + np.std(rewards, ddof=1):
         measured |= {"reward": fmean(rewards), "reward_at_best": course.reward}
         words += f", while the reward rose from {course.reward:.3g} to {fmean(rewards):.3g}"
@@ -302,6 +336,7 @@ def _counted(count: Count, excess: float, step: int, looks: int) -> Count:
 def _in_trouble(memory: Memory, options: config.Guard) -> bool:
     """Whether a rule that could stop the run is beyond its limit: such a state is no candidate for the best."""
     serious = [rule for rule in memory.counts if STRENGTH.index(getattr(options, rule).action) >= 2]
+    serious = [rule for rule in serious if rule != "past_peak"]  # its own best is where certainty was highest
     return any(memory.counts[rule].streak or memory.counts[rule].tripped for rule in serious)
 
 
@@ -320,8 +355,5 @@ def _extended(course: Course, step: int, values: Sequence[float], rewards: Seque
     return replace(course, best=mean, at=steps[WINDOW // 2], reward=fmean(rewards) if rewards else None)
 
 
-def _calm(memory: Memory, canary: CanaryRecord, candidate: bool) -> tuple[float, int]:
-    course = memory.agreement
-    if not candidate or len(course.recent) < WINDOW or canary.entropy > memory.entropy:
-        return memory.calm
-    return max(memory.calm, (fmean(_mean(course.recent)), course.steps[WINDOW // 2]), key=lambda pair: pair[0])
+def _said(name: str) -> str:
+    return {"correct": "accuracy", "certainty": "entropy"}.get(name, name)

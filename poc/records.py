@@ -159,3 +159,4 @@ class CanaryRecord:
     length: float  # tokens
     truncated: float  # share of samples cut off
     kl: float | None = None  # mean k3 estimate against the start model, nats per sampled token
+    entropies: tuple[float, ...] = ()  # mean entropy of each question's sampled tokens, nats; uses no label

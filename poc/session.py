@@ -28,6 +28,7 @@ from poc.runfolder import RunFolder
 from poc.update import UpdateRecord, optimise
 
 CANARY, KEPT = "canary", "kept"  # views beside the hold-out
+CONTROLS = ("format", "random")  # rewards that pay neither for certainty nor for right answers
 HALVINGS = 2
 Measure = Callable[[View, int, RunConfig], dict]
 T = TypeVar("T")
@@ -158,6 +159,10 @@ class Session:
             return Ending("stopped", state.reason, self._go_back(state))
         if state.stop:
             return Ending("stopped", state.reason)
+        late = guard.at_end(state.memory, self.config.guard, self._labels(), state.step)
+        if late and self.is_over(state):
+            state = self.judge(state, state.memory, [late])
+            return Ending("done", state.reason, self._go_back(state))
         if self._switched_off(state):
             entropy = state.entropies[-1]
             return Ending(
@@ -243,4 +248,5 @@ def first_state(config: RunConfig) -> State:
     """Before the first step."""
     options = config.train
     rows = {"update": options.micro_batch, "rollout": options.sample_rows, "evaluate": options.sample_rows}
-    return State(guard.start(not config.needs_labels), rows, dict.fromkeys(rows, 0))
+    pays_for_certainty = not config.needs_labels and any(name not in CONTROLS for name in config.reward)
+    return State(guard.start(pays_for_certainty), rows, dict.fromkeys(rows, 0))

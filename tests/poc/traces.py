@@ -6,11 +6,14 @@ before the guard's limits, from these sources:
 
 Noise of a step's mean. Measured on lab runs around a cubic trend (16 prompts x 8 completions): entropy 8.5 to 9.3 % and
 length 2.3 to 2.6 %, white. That is noise "lab". Noise "large", as of larger models: 5 to 10 % for both, AR(1) with
-coefficient 0.7. The canary's entropy: 6 %, as it has twice the completions. Shares (truncated, zero variance) are
-binomial over 128 completions and 16 groups.
+coefficient 0.7. Shares (truncated, zero variance) are binomial over 128 completions and 16 groups. The canary asks the
+same questions with the same random numbers each time, so its entropy is quieter: 14 lab runs stayed within 1.8 % of a
+monotone course (sd 0 to 0.6 %) while each question's walked by 3 to 9 % of the mean an evaluation. Here: 1 % on all
+questions, a walk of 4.5 % for each, levels spread by 31 % (measured 31 and 52 %).
 Healthy kinds: flat; learning (accuracy + 0.1 to 0.3, entropy falls to half with a time constant of 30 to 60 steps,
 length drifts by up to 20 % either way, more groups of zero variance, KL up to 0.1); noisy (flat, entropy and length
-swing by another 15 % over 25 to 60 steps, twice the noise of repetition and script).
+swing by another 15 % over 25 to 60 steps, on the canary by 4 %, twice what was measured there; twice the noise of
+repetition and script).
 Canary: 64 questions x 4 independent samples, log-odds of a right answer N(mu, 1.5), mean accuracy 0.3 to 0.6; every
 question's log-odds make a random walk of 0.1 per evaluation, as training moves questions both ways. Wrong samples fall
 on one favourite wrong answer half the time and on nine others else. (The trainer's evaluations reuse their random
@@ -22,9 +25,10 @@ Failures start at a step from 15 to 60 in a run that is flat or learning and are
     kl                 2 to 10 nats per token, exponentially; half the runs measure it at the canary only
     zero_variance      share 0.95 to 1              charset_drift      share 0.2 to 0.8
     canary_drop        accuracy to 0.2 to 0.6 of what it was (lab collapses: 0.29 to 0.58) while the reward rises
-    past_peak          accuracy and agreement rise, then fall over 20 to 40 steps to 0.4 to 0.8 of what they were
-past_peak is slow because the runs that it is about are. Its right answers turn into scattered ones; where they turn
-into one favourite wrong answer agreement does not move, and no rule without labels can see it (canary_drop: half each).
+    agreement_drop     accuracy and agreement rise, then fall over 20 to 40 steps to 0.4 to 0.8 of what they were
+    past_peak          accuracy falls likewise, agreement does not move, entropy rises by 10 to 40 % (lab: 4 to 50 %)
+The last two are slow because the runs that they are about are. In the first right answers turn into scattered ones, in
+the second into one favourite wrong answer (canary_drop: half each).
 """
 
 from dataclasses import dataclass
@@ -40,11 +44,12 @@ STEPS, EVERY, QUESTIONS, SAMPLES = 100, 5, 64, 4
 HEALTHY = ("flat", "learning", "noisy")
 FAILURES = (
     "entropy_collapse", "entropy_explosion", "length_collapse", "length_runaway", "repetition", "truncation", "kl",
-    "zero_variance", "canary_drop", "charset_drift", "past_peak",
+    "zero_variance", "canary_drop", "charset_drift", "agreement_drop", "past_peak",
 )  # fmt: skip
 # The rules that count as having caught a failure, where it is not the one of its name alone.
 CAUGHT_BY = {name: {name} for name in FAILURES} | {"length_runaway": {"length_runaway", "truncation"}}
 WITHIN = 10  # steps, the first one that departs included
+SLOW = ("agreement_drop", "past_peak")
 
 
 class Trace(NamedTuple):
@@ -84,6 +89,7 @@ class Courses:
     """What is expected of every step 0..STEPS, before noise; a failure bends them."""
 
     entropy: np.ndarray
+    steady: np.ndarray  # the same on the canary's fixed questions, as a multiple
     length: np.ndarray
     repetition: np.ndarray
     foreign: np.ndarray
@@ -105,7 +111,7 @@ def healthy(seed: int, kind: str | None = None) -> Trace:
 
 def failing(failure: str, seed: int) -> Trace:
     rng = np.random.default_rng((seed, 1 + FAILURES.index(failure)))
-    courses = _courses(rng, ("flat", "learning")[seed % 2] if failure != "past_peak" else "learning")
+    courses = _courses(rng, ("flat", "learning")[seed % 2] if failure not in SLOW else "learning")
     onset = int(rng.integers(15, 61))
     _BENDS[failure](courses, rng, onset)
     return _drawn(courses, rng, "lab" if seed // 2 % 2 else "large", False, onset)
@@ -120,6 +126,7 @@ def _courses(rng: np.random.Generator, kind: str) -> Courses:
     )
     return Courses(
         entropy=rng.choice([0.12, 0.3, 0.8]) * (1 - 0.5 * learned) * (1 + swing),
+        steady=np.ones(STEPS + 1) * (1 + swing * 4 / 15) / (1 + swing),
         length=rng.choice([18, 150, 600]) * (1 + gain * rng.uniform(-0.2, 0.2) * t / STEPS) * (1 + swing),
         repetition=np.full(STEPS + 1, rng.uniform(0, 0.04)),
         foreign=np.full(STEPS + 1, rng.uniform(0, 0.01)),
@@ -182,8 +189,14 @@ def _hacked(courses: Courses, rng: np.random.Generator, onset: int) -> None:
     courses.reward = courses.reward + 0.3 * ramp
 
 
-def _turned(courses: Courses, rng: np.random.Generator, onset: int) -> None:
+def _scattered(courses: Courses, rng: np.random.Generator, onset: int) -> None:
     _forget(courses, rng.uniform(0.4, 0.8), _ramp(rng, onset, 20, 40), favourite=0.2)
+
+
+def _turned(courses: Courses, rng: np.random.Generator, onset: int) -> None:
+    ramp = _ramp(rng, onset, 20, 40)
+    _forget(courses, rng.uniform(0.4, 0.8), ramp, favourite=0.9)
+    courses.entropy = courses.entropy[np.minimum(np.arange(STEPS + 1), onset)] * rng.uniform(1.1, 1.4) ** ramp
 
 
 _BENDS = {
@@ -197,6 +210,7 @@ _BENDS = {
     "zero_variance": _raised("zero_variance", 0.95, 1.0),
     "canary_drop": _hacked,
     "charset_drift": _raised("foreign", 0.2, 0.8),
+    "agreement_drop": _scattered,
     "past_peak": _turned,
 }
 
@@ -205,6 +219,7 @@ def _drawn(c: Courses, rng: np.random.Generator, noise: str, rough: bool, onset:
     entropy, length = _noise(rng, noise, 0.09), _noise(rng, noise, 0.024)
     length, wild, kl_in_steps = np.minimum(c.length * length, c.limit), 1 + rough, rng.random() < 0.5
     steps, canaries = [], []
+    levels, walk = np.exp(rng.normal(0, 0.31, QUESTIONS)), np.zeros(QUESTIONS)
     for t in range(STEPS + 1):
         kl = float(c.kl[t] * np.exp(rng.normal(0, 0.3)))
         shares = {
@@ -219,7 +234,10 @@ def _drawn(c: Courses, rng: np.random.Generator, noise: str, rough: bool, onset:
                 step(t, float(c.entropy[t] * entropy[t]), float(length[t]), kl * kl_in_steps, reward, **shares)
             )
         if t % EVERY == 0:
-            seen = {"entropy": float(c.entropy[t] * rng.normal(1, 0.06)), "length": float(c.length[t])}
+            entropies = c.entropy[t] * c.steady[t] * rng.normal(1, 0.01) * levels * np.exp(walk)
+            walk = walk + rng.normal(0, 0.045, QUESTIONS)
+            seen = {"entropy": float(entropies.mean()), "length": float(c.length[t])}
+            seen["entropies"] = tuple(entropies.tolist())
             answers = _answers(c.odds[t], c.favourite[t], rng)
             canaries.append(CanaryRecord(t, *answers, **seen, truncated=float(c.truncated[t]), kl=kl))
     return Trace(steps, canaries, [float((1 / (1 + np.exp(-c.odds[x.step]))).mean()) for x in canaries], onset)
