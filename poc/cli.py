@@ -11,6 +11,7 @@ import shlex
 import shutil
 import sys
 import warnings
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -314,6 +315,7 @@ def _go(config, jobs, out: Path, is_pilot: bool, observer=None, data=None) -> No
     data = data or stage.prepare(jobs)
     steps = sum(stage.steps_left(job) for job in jobs)
     with (
+        _told_how_to_go_on(out),
         runfolder.lock(out) if is_pilot else nullcontext(),
         watching(steps) as watch,
         deferred(watch) as interrupted,
@@ -330,6 +332,20 @@ def _go(config, jobs, out: Path, is_pilot: bool, observer=None, data=None) -> No
     raise typer.Exit({"done": 0, "failed": 1, "stopped": 3, "interrupted": 130}[state])
 
 
+@contextmanager
+def _told_how_to_go_on(out: Path):
+    """What ends a run from outside is one line with the command that goes on with it."""
+    try:
+        yield
+    except (OSError, KeyboardInterrupt) as error:
+        way_on = "nothing had been trained yet"
+        if any(out.rglob("checkpoints/step-*")):
+            way_on = f"go on from the last checkpoint: poc resume {shlex.quote(str(out))}"
+        if isinstance(error, KeyboardInterrupt):
+            _end(130, f"stopped at once; {way_on}")
+        _end(1, f"{error.filename or out}: {error.strerror or error}; {way_on}")
+
+
 def main() -> None:
     """Entry point: wrong input is one line and exit code 2; a full disk and the like one line and 1."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -341,12 +357,11 @@ def main() -> None:
     except InputError as error:
         _end(2, str(error))
     except KeyboardInterrupt:
-        _end(130, "stopped at once; go on from the last checkpoint with `poc resume FOLDER`")
+        _end(130, "stopped at once")
     except RunError as error:
         _end(1, str(error))
     except OSError as error:
-        said = f"{error.filename or 'file system'}: {error.strerror or error}"
-        _end(1, f"{said}; the last checkpoint is whole: mend this, then go on with `poc resume FOLDER`")
+        _end(1, f"{error.filename or 'file system'}: {error.strerror or error}; what was written before is whole")
 
 
 def _end(code: int, message: str) -> None:

@@ -137,8 +137,8 @@ def remarks(judged: Judged) -> list[str]:
         found.append(f"Compared with the control: {over}.")
     if len(arm.per_seed) > 1:
         found.append("By seed: " + ", ".join(f"{seed}: {signed(i.value)}" for seed, i in arm.per_seed) + " points.")
-    ended = [(r.name, r.outcome.get("reason")) for r in arm.runs if r.status == "done" and r.outcome.get("reason")]
-    return found + [clip(f"{name} ended as planned: {reason}.", 300) for name, reason in ended]
+    ended = [r for r in arm.runs if r.status == "done" and r.outcome.get("reason")]
+    return found + [clip(f"{r.name} ended as planned: {r.outcome['reason']}{_kept(r)}.", 400) for r in ended]
 
 
 def view(name: str, arm: Arm) -> str:
