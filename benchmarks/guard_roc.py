@@ -70,7 +70,8 @@ def measure_together(healthy: list[traces.Trace], failing: dict[str, list[traces
         "false_warnings": _rate(runs, lambda run: any(d.action == "warn" for d in run)),
         "kept": {
             f"{name}, {labels}": _kept(failing[name], labels == "labels")
-            for name in traces.SLOW for labels in ("labels", "no labels")
+            for name in traces.SLOW
+            for labels in ("labels", "no labels")
         },
     }
 

@@ -300,9 +300,14 @@ class _Claims:
     def _take(self, event: str, data: dict, line: int) -> None:
         if event in ("start", "resume"):
             named = {"config.yaml": data.get("config_sha256"), "environment.json": data.get("environment_sha256")}
-            self.fixed |= {name: (_sha(value), line) for name, value in named.items() if value is not None}
+            told = {name: (_sha(value), line) for name, value in named.items() if value is not None}
+            if event == "start" and self.fixed:
+                self.malformed.append(f"{FILE} line {line}: a run starts once, this is a second start")
+            self.fixed = told | self.fixed
         if event == "resume":
             self._forget_after(_number(data["step"]))
+            if "manifest_sha256" in data:
+                self.checkpoints[_number(data["step"])] = _sha(data["manifest_sha256"]), line
         if event == "step":
             self.steps[_number(data["step"])] = _sha(data["line_sha256"]), line
         if event == "evaluation":
@@ -323,10 +328,10 @@ class _Claims:
         return self.end is not None and self.end[0].get("status") in ("done", "stopped")
 
     def _forget_after(self, step: int) -> None:
-        """A resume writes these again."""
+        """A resume writes these again, the evaluation of its own step as well."""
         self.steps = {n: claim for n, claim in self.steps.items() if n <= step}
         self.checkpoints = {n: claim for n, claim in self.checkpoints.items() if n <= step}
-        self.evaluations = {path: claim for path, claim in self.evaluations.items() if _step_of(path) <= step}
+        self.evaluations = {path: claim for path, claim in self.evaluations.items() if _step_of(path) < step}
 
 
 class _Comparison:
@@ -391,6 +396,17 @@ class _Comparison:
             self.files({f"checkpoints/{folder.name}/manifest.json": claim})
             if len(self.problems) == before:
                 self._manifest(folder, claim[1])
+        self._kept()
+        aside = sorted(path.name for path in self.folder.glob("checkpoints/step-*.damaged"))
+        self.notes += [f"checkpoints/{name}: was found damaged and set aside" for name in aside]
+
+    def _kept(self) -> None:
+        """The checkpoint that an ended run left behind must be there."""
+        if self.claims.done and self.claims.checkpoints:
+            kept = self.claims.end[0].get("kept")
+            step = max(self.claims.checkpoints) if kept is None else kept
+            if step not in [int(folder.name[5:]) for folder in _checkpoints(self.folder)]:
+                self.problems.append(f"checkpoints/step-{step:06d}: is missing, the run ended with it")
 
     def _manifest(self, folder: Path, line: int) -> None:
         """The files beside a manifest that is the one which line `line` of the log names."""
@@ -407,6 +423,8 @@ class _Comparison:
     def outcome(self) -> None:
         """What outcome.json says of the end, where the log says it too."""
         if not (self.folder / "outcome.json").exists():
+            if self.claims.end:
+                self.notes.append("outcome.json: is not here: the run was killed as it ended, or somebody removed it")
             return
         if self.claims.end is None:
             return self._unknown(["outcome.json"])

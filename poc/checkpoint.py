@@ -64,7 +64,8 @@ def save(root: Path, state: State, policy, optimizer: torch.optim.Optimizer, hea
     policy.save_adapter(staged)
     durable.write_new(staged / OPTIMIZER, optimizer_bytes(policy, optimizer))
     durable.write_new(staged / STATE, _json(asdict(replace(state, pending=()))))
-    durable.write_new(staged / ROLLOUTS, _json([asdict(group) for group in state.pending]))
+    groups = [asdict(group) for group in state.pending]  # what is not finite in them is found when it is trained on
+    durable.write_new(staged / ROLLOUTS, json.dumps(groups).encode())
     files = {path.name: _entry(path) for path in sorted(staged.iterdir())}
     manifest = _sealed({"format": FORMAT, "step": state.step, "audit_head": head, "files": files})
     for file in files:
@@ -101,8 +102,13 @@ def verify(folder: Path) -> dict:
     return manifest
 
 
+def last_whole(root: Path) -> Path | None:
+    """The newest whole checkpoint, or None. Changes nothing."""
+    return next(filter(_is_whole, reversed(_found(root))), None)
+
+
 def newest(root: Path, say=lambda line: None) -> Path | None:
-    """The newest whole checkpoint, or None; one that is damaged is set aside and `say` tells of it."""
+    """The newest whole checkpoint, or None; newer ones that are damaged are set aside and `say` tells of it."""
     for folder in reversed(_found(root)):
         try:
             verify(folder)

@@ -86,16 +86,19 @@ def resume(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of an interrupted run or pilot.")],
 ) -> None:
     """Go on with an interrupted run or pilot, exactly where it stood."""
-    from poc.resume import left
+    from poc.resume import begun_in, left
+    from poc.runfolder import read_outcome
 
+    run = run.resolve()
+    os.chdir(begun_in(run) or Path())
     found = left(run)
     if not found.open:
         print(f"{run}: has ended, there is nothing left to do: poc report {run}")
-        raise typer.Exit()
-    observer = None
+        stopped = not found.is_pilot and read_outcome(run).get("status") == "stopped"
+        raise typer.Exit(3 if stopped else 0)
     if found.kind == "equivalence":
-        from poc.equivalence import observer
-    _go(found.config, found.jobs, run, found.is_pilot, observer)
+        return _equivalence(found.config, found.jobs, run, _go)
+    _go(found.config, found.jobs, run, found.is_pilot)
 
 
 @app.command()
@@ -147,17 +150,11 @@ def equivalence(config: Config = None, out: Out = None, set: Set = None, seed: S
     from poc.configfile import load
 
     checked = load(RunConfig, config, set or [], seed)
-    from poc.equivalence import check, observer
-    from poc.equivalence_page import show
+    from poc.equivalence import check
 
     check(checked)
     out = out or _new_folder("equivalence")
-    jobs = [stage.Job(out, out.name, None, stage.resolve(checked))]
-    try:
-        _run(checked, jobs, out, is_pilot=False, observer=observer)
-    except typer.Exit:  # done, failed or interrupted: what was measured is there
-        show(out)
-        raise
+    _equivalence(checked, [stage.Job(out, out.name, None, stage.resolve(checked))], out, _run)
 
 
 @app.command()
@@ -180,11 +177,11 @@ def report(
 
 @app.command()
 def evaluate(
-    model: Annotated[str, typer.Argument(metavar="RUN|MODEL", help="A run folder (its last checkpoint) or a model.")],
+    model: Annotated[str, typer.Argument(metavar="RUN|MODEL", help="A run (the checkpoint it ended with) or a model.")],
     out: Annotated[Path | None, typer.Option("--out", help="JSON file to write with every completion.")] = None,
     set: Set = None,
 ) -> None:
-    """Measure a model or a run's last checkpoint on the hold-out and print the metrics."""
+    """Measure a model or the checkpoint that a run ended with on the hold-out and print the metrics."""
     from poc.measure import measure
 
     measure(model, out, set or [])
@@ -285,6 +282,18 @@ def _mixed(config, mix: str):
         raise InputError(f"--mix {mix}: {error}") from None
 
 
+def _equivalence(config, jobs, out: Path, run) -> None:
+    """Run, or go on with, a run that measures how alike the rewards are, and its page."""
+    from poc.equivalence import observer
+    from poc.equivalence_page import show
+
+    try:
+        run(config, jobs, out, is_pilot=False, observer=observer)
+    except typer.Exit:  # done, failed or interrupted: what was measured is there
+        show(out)
+        raise
+
+
 def _run(config, jobs, out: Path, is_pilot: bool, observer=None) -> None:
     """Check, make the folder, run, report."""
     from poc import durable, runfolder
@@ -292,15 +301,19 @@ def _run(config, jobs, out: Path, is_pilot: bool, observer=None) -> None:
 
     data, existed = stage.prepare(jobs), out.exists()
     runfolder.create_empty(out)
-    if is_pilot:
-        runfolder.write_config(out, config)
-        durable.write_json(out / "environment.json", runfolder.environment())
+    held = runfolder.lock(out)  # before anything is written or, below, removed
     try:
+        runfolder.create_empty(out)
+        if is_pilot:
+            runfolder.write_config(out, config)
+            durable.write_json(out / "environment.json", runfolder.environment() | runfolder.begun_in(out))
         _go(config, jobs, out, is_pilot, observer, data)
     except InputError:  # found with the tokenizer only: nothing has been trained
         if not any(out.rglob("steps.jsonl")):
             _remove(out, existed)
         raise
+    finally:
+        held.release()
 
 
 def _go(config, jobs, out: Path, is_pilot: bool, observer=None, data=None) -> None:
@@ -312,16 +325,16 @@ def _go(config, jobs, out: Path, is_pilot: bool, observer=None, data=None) -> No
     from poc.display import watching
     from poc.interrupt import deferred
 
-    data = data or stage.prepare(jobs)
-    steps = sum(stage.steps_left(job) for job in jobs)
+    pilot_of = out.resolve().parent.parent if out.resolve().parent.name == "arms" else None
     with (
         _told_how_to_go_on(out),
-        runfolder.lock(out) if is_pilot else nullcontext(),
-        watching(steps) as watch,
+        runfolder.lock(out),
+        runfolder.lock(pilot_of) if pilot_of else nullcontext(),
+        watching(sum(stage.steps_left(job) for job in jobs)) as watch,
         deferred(watch) as interrupted,
     ):
         watch.say(f"{len(jobs)} run(s) of {jobs[0].config.train.steps} steps into {out}")
-        state = stage.run(jobs, data, watch, interrupted, observer)
+        state = stage.run(jobs, data or stage.prepare(jobs), watch, interrupted, observer)
     from poc.report import write
 
     print(f"{state}: report in {write([out], out / 'report.html')}")
@@ -340,7 +353,7 @@ def _told_how_to_go_on(out: Path):
     except (OSError, KeyboardInterrupt) as error:
         way_on = "nothing had been trained yet"
         if any(out.rglob("checkpoints/step-*")):
-            way_on = f"go on from the last checkpoint: poc resume {shlex.quote(str(out))}"
+            way_on = f"to go on from the last checkpoint: poc resume {shlex.quote(str(out))}"
         if isinstance(error, KeyboardInterrupt):
             _end(130, f"stopped at once; {way_on}")
         _end(1, f"{error.filename or out}: {error.strerror or error}; {way_on}")

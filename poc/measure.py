@@ -45,10 +45,14 @@ def measure(target: str, out: Path | None, overrides: list[str]) -> dict:
 
 def _of_run(folder: Path, overrides: list[str]) -> tuple[RunConfig, Path]:
     root, kept = folder / "checkpoints", runfolder.read_outcome(folder).get("kept")
-    found = root / checkpoint.name(kept) if isinstance(kept, int) else checkpoint.newest(root, print)
+    found = root / checkpoint.name(kept) if isinstance(kept, int) else checkpoint.last_whole(root)
+    try:
+        found and checkpoint.verify(found)
+    except checkpoint.Damaged as damage:
+        raise InputError(f"{found}: the checkpoint that the guard went back to is damaged: {damage}") from None
     if found is None:
         raise InputError(
-            f"{folder}: no checkpoint in it: name a run folder (a pilot's are in its arms/ folder) or a model"
+            f"{folder}: no whole checkpoint in it: name a run folder (a pilot's are in its arms/ folder) or a model"
         )
     recorded = json.loads((folder / "environment.json").read_text())["model"]["prompt_format"]
     overrides = [f"prompt.format={recorded}", *overrides]  # "auto" would not know the model's role in the pilot

@@ -194,9 +194,7 @@ def _stage_or_refuse(job: Job, policy, data: Questions, watch: Watch) -> "Staged
 
 def _refuse(job: Job, error: InputError, watch: Watch) -> str:
     """An arm that cannot run beside others that did: its folder says why."""
-    folder = runfolder.RunFolder(job.folder, job.config, _names(job))
-    folder.log_outcome("failed", str(error))
-    folder.close()
+    runfolder.write_refused(job.folder, job.config, _names(job), str(error))
     watch.say(f"{job.name} cannot run: {error}")
     return "failed"
 
@@ -251,7 +249,8 @@ def _run_job(staged: Staged, policy, watch: Watch, interrupted, observer, start:
 
     job, config = staged.job, staged.job.config
     try:
-        folder = runfolder.RunFolder(job.folder, config, staged.facts)
+        kind = {"kind": "equivalence"} if observer else {}
+        folder = runfolder.RunFolder(job.folder, config, staged.facts | kind)
     except InputError as error:  # somebody else writes there, or what lies there is another run
         if not watch.done:
             raise

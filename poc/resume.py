@@ -1,4 +1,6 @@
-"""`poc resume RUN`: what is left of an interrupted run or pilot, from what lies in its folder alone."""
+"""`poc resume RUN`: what is left of an interrupted run or pilot, from what lies in its folder.
+
+Own data and models in folders are looked for where the command was given that began it (`begun_in`)."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +31,8 @@ class Left:
 def left(folder: Path) -> Left:
     """Raises InputError for a folder that is no run's and no pilot's."""
     path = folder / "config.yaml"
+    if folder.is_dir() and not path.is_file() and all(p.name.startswith(".") or p.is_dir() for p in folder.iterdir()):
+        raise InputError(f"{folder}: was stopped before it began, there is nothing to go on with: start it again")
     if not path.is_file():
         raise InputError(f"{folder}: no config.yaml in it, so it is no run's or pilot's folder: name one that is")
     if "arms" in _keys(path):
@@ -39,7 +43,7 @@ def left(folder: Path) -> Left:
     in_pilot = folder.resolve().parent.name == "arms"
     if in_pilot and "role" not in known:
         raise InputError(f"{folder}: was stopped before it began: resume its pilot, {folder.resolve().parent.parent}")
-    kind = "equivalence" if (folder / "equivalence.jsonl").is_file() else known.get("kind", "train")
+    kind = known.get("kind", "train")
     return Left(config, [Job(folder, folder.resolve().name, known.get("role"), config)], False, kind)
 
 
@@ -49,3 +53,10 @@ def _keys(path: Path) -> set[str]:
     except (OSError, ValueError, yaml.YAMLError, RecursionError):
         raise InputError(f"{path}: cannot be read as YAML: put it back") from None
     return set(found) if isinstance(found, dict) else set()
+
+
+def begun_in(folder: Path) -> Path | None:
+    """The folder in which the run's command was given; None where that is not known or no more."""
+    told = (runfolder.read_environment(folder) or {}).get("begun_in")
+    found = folder.resolve() / told if isinstance(told, str) else None
+    return found if found and found.is_dir() else None

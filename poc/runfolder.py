@@ -26,6 +26,7 @@ from filelock import FileLock, Timeout
 
 from poc import __version__, durable
 from poc.audit import Audit, file_sha256
+from poc.audit_verify import parse_head, verify
 from poc.config import RunConfig
 from poc.records import Group, InputError, StepRecord
 
@@ -41,35 +42,58 @@ class RunFolder:
     def __init__(self, path: Path, config: RunConfig, facts: dict) -> None:
         """A new folder, or the one that an interrupted run left: `resumed` tells which. `facts`: see environment.json.
 
-        Raises InputError when another process writes there, or when what is there is another run than this one.
+        Raises InputError, having changed nothing, when another process writes there, when what is there is another run
+        than this one, or when it is not as this run left it.
         """
-        self.path, self.resumed = path, (path / "config.yaml").is_file()
-        if not self.resumed:
-            create_empty(path)
-        self.lock = lock(path)
-        self.steps, self.decisions, self.seconds = 0, [], dict.fromkeys(STAGES, 0.0)
-        self.began, self.before = time.perf_counter(), 0.0
+        path.mkdir(parents=True, exist_ok=True)
+        self.path, self.lock = path, lock(path)
         try:
+            self.resumed = (path / "config.yaml").is_file()
+            if not self.resumed:
+                create_empty(path)
+            self.steps, self.decisions, self.seconds = 0, [], dict.fromkeys(STAGES, 0.0)
+            self.began, self.before = time.perf_counter(), 0.0
             self._open(config, facts)
         except BaseException:
             self.lock.release()
             raise
 
     def _open(self, config: RunConfig, facts: dict) -> None:
+        now, self.earlier = environment() | begun_in(self.path) | facts, read_environment(self.path)
+        begun = _start_of(self.path) if self.resumed else None
+        if begun:
+            _check_files(self.path, begun)
+            _check_same(self.path, self.earlier, now)
+            self._check_logs()
+        else:
+            write_config(self.path, config)
+            durable.write_json(self.path / "environment.json", now)
         for name in ("evaluations", "checkpoints"):
             (self.path / name).mkdir(exist_ok=True)
-        if not self.resumed:
-            write_config(self.path, config)
-        now, self.earlier = environment() | facts, read_environment(self.path)
-        begun = self.earlier is not None and "model" in self.earlier
-        if begun:
-            _check_same(self.path, self.earlier, now)
-        else:
-            durable.write_json(self.path / "environment.json", now)
         self.audit = Audit(self.path / "audit.jsonl")
-        if not (begun and _check_config(self.path)):
+        if not begun:
             files = {f"{name}_sha256": file_sha256(self.path / file) for name, file in DESCRIBED.items()}
             self.audit.append("start", files | {key: facts[key] for key in ("model", "data", "labels") if key in facts})
+
+    def _check_logs(self) -> None:
+        """InputError unless audit log and steps.jsonl reach to the newest whole checkpoint, as they were written."""
+        from poc import checkpoint
+
+        found, steps = checkpoint.last_whole(self.path / "checkpoints"), self.path / "steps.jsonl"
+        lines = _lines_until(steps, checkpoint.step_of(found) if found else 2**62)
+        if not found and lines:
+            raise InputError(f"{self.path}: no checkpoint is whole: put one back, or start a new run")
+        if not found:
+            return
+        hashes, head = {}, parse_head(checkpoint.verify(found)["audit_head"])
+        result = verify(self.path / "audit.jsonl", [head], lambda event: _line_hash(event, hashes))
+        if not result.ok:
+            raise InputError(f"{self.path / 'audit.jsonl'}: {result.problem}; put it back, or start a new run")
+        for step in range(1, checkpoint.step_of(found) + 1):
+            if step > len(lines) or hashlib.sha256(lines[step - 1]).hexdigest() != hashes.get(step):
+                raise InputError(
+                    f"{steps} line {step}: is missing or not as it was written; put the file back, or start a new run"
+                )
 
     def restore(self, policy, optimizer, say: Callable[[str], None]):
         """Adapter, optimizer and poc.checkpoint.State of the newest whole checkpoint; None where there is none yet.
@@ -85,7 +109,8 @@ class RunFolder:
         changed = _other_versions(self.earlier, environment())
         if changed:
             say(f"other versions than before ({', '.join(changed)}): the last digits may differ from those of one run")
-        self.audit.append("resume", {"step": state.step if state else 0, "versions": changed})
+        used = {"manifest_sha256": file_sha256(found / checkpoint.MANIFEST)} if found else {}
+        self.audit.append("resume", {"step": state.step if state else 0, "versions": changed, **used})
         self._cut_back(state.step if state else 0)  # told first: a kill in between looks like no tampering
         if state:
             policy.load_adapter(found)
@@ -97,16 +122,9 @@ class RunFolder:
 
     def _cut_back(self, step: int) -> None:
         """Lines and evaluations of later steps are taken out: they are made again, the same."""
-        for name in ("steps.jsonl", "samples.jsonl", "equivalence.jsonl"):
-            path = self.path / name
-            kept = _lines_until(path, step) if path.is_file() else []
-            if name == "steps.jsonl" and len(kept) != step:
-                raise InputError(
-                    f"{path}: has {len(kept)} of the {step} steps that the checkpoint has: it was changed after it was "
-                    "written; put it back, or start a new run"
-                )
+        for path in (self.path / name for name in ("steps.jsonl", "samples.jsonl", "equivalence.jsonl")):
             if path.is_file():
-                durable.write(path, b"".join(line + b"\n" for line in kept))
+                durable.write(path, b"".join(line + b"\n" for line in _lines_until(path, step)))
         for path in self.path.glob("evaluations/**/step-*.json"):
             if int(path.stem.removeprefix("step-")) > step:
                 path.unlink()
@@ -165,7 +183,7 @@ class RunFolder:
             "status": status, "reason": reason, "steps": self.steps, "kept": kept, "guard": self.decisions,
             "seconds": {"total": self.spent(), **self.seconds}, "peak_memory_mib": peak_memory_mib(),
         }  # fmt: skip
-        self.audit.append("end", {key: outcome[key] for key in ("status", "reason", "steps", "kept")})
+        self.audit.append("end", {key: outcome[key] for key in ("status", "reason", "steps", "kept", "guard")})
         durable.write_json(self.path / "outcome.json", outcome | {"audit_head": self.audit.head})
 
     def close(self) -> None:
@@ -173,14 +191,32 @@ class RunFolder:
         self.lock.release()
 
 
+_LOCKS: dict[Path, FileLock] = {}  # of this process: a folder is locked again by who holds it already
+
+
 def lock(path: Path) -> FileLock:
     """The lock of a run's or pilot's folder, held. Raises InputError when another process has it."""
-    held = FileLock(path / ".lock")
+    held = _LOCKS.setdefault(path.resolve(), FileLock(path.resolve() / ".lock"))
     try:
         held.acquire(timeout=0)
     except Timeout:
         raise InputError(f"{path}: another process is writing there; wait until it has ended, or stop it") from None
     return held
+
+
+def begun_in(path: Path) -> dict:
+    """Where the command was given, as seen from the run: relative paths in its configuration start there."""
+    return {"begun_in": os.path.relpath(Path.cwd(), path.resolve())}
+
+
+def write_refused(path: Path, config: RunConfig, facts: dict, reason: str) -> None:
+    """The folder of a run that could not begin, which says why; one that has begun is left alone."""
+    if (path / "audit.jsonl").is_file():
+        return
+    path.mkdir(parents=True, exist_ok=True)
+    write_config(path, config)
+    durable.write_json(path / "environment.json", environment() | begun_in(path) | facts)
+    durable.write_json(path / "outcome.json", {"status": "failed", "reason": reason, "steps": 0})
 
 
 def read_environment(path: Path) -> dict | None:
@@ -212,15 +248,31 @@ def _check_same(path: Path, earlier: dict, now: dict) -> None:
         )
 
 
-def _check_config(path: Path) -> bool:
-    """Whether the audit log says what the run is. Raises InputError when it says another config.yaml."""
-    with (path / "audit.jsonl").open("rb") as lines:
-        starts = [event["data"] for event in map(json.loads, lines) if event["event"] == "start"]
-    if starts and starts[-1]["config_sha256"] != file_sha256(path / "config.yaml"):
-        raise InputError(
-            f"{path / 'config.yaml'}: was changed after the run began; put it back, or start a new run with it"
-        )
-    return bool(starts)
+def _start_of(path: Path) -> dict | None:
+    """What the audit log says the run is; None where it had not begun. Raises InputError when the log is gone."""
+    try:
+        with (path / "audit.jsonl").open("rb") as lines:
+            return next((event["data"] for event in map(json.loads, lines) if event["event"] == "start"), None)
+    except FileNotFoundError:
+        if any(path.glob("checkpoints/step-*")):
+            raise InputError(f"{path}: audit.jsonl is missing; put it back, or start a new run") from None
+        return None
+    except (ValueError, KeyError, TypeError):
+        return None  # torn in its first lines, or tampered with: opening it tells
+
+
+def _check_files(path: Path, begun: dict) -> None:
+    """InputError when config.yaml or environment.json is not what the run began with."""
+    for name, file in DESCRIBED.items():
+        found = file_sha256(path / file) if (path / file).is_file() else None
+        if found != begun[f"{name}_sha256"]:
+            raise InputError(f"{path / file}: was changed after the run began; put it back, or start a new run")
+
+
+def _line_hash(event: dict, hashes: dict[int, str]) -> None:
+    """Collects what the log says of each line of steps.jsonl; the last word counts."""
+    if event["event"] == "step":
+        hashes[event["data"]["step"]] = event["data"]["line_sha256"]
 
 
 def _other_versions(earlier: dict | None, now: dict) -> list[str]:
@@ -233,7 +285,7 @@ def _other_versions(earlier: dict | None, now: dict) -> list[str]:
 def _lines_until(path: Path, step: int) -> list[bytes]:
     """Whole lines up to that step."""
     kept = []
-    for line in path.read_bytes().split(b"\n"):
+    for line in path.read_bytes().split(b"\n") if path.is_file() else ():
         try:
             found = json.loads(line)["step"]
         except (ValueError, KeyError, TypeError, RecursionError):
@@ -244,8 +296,11 @@ def _lines_until(path: Path, step: int) -> list[bytes]:
 
 
 def create_empty(path: Path) -> None:
-    """Make the folder; InputError when it holds something already: nothing is ever overwritten."""
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    """Make the folder; InputError when it holds something already: nothing is ever overwritten.
+
+    What a run leaves that was stopped before it had a config.yaml counts as nothing.
+    """
+    if path.exists() and (not path.is_dir() or any(not _is_nothing(p) for p in path.iterdir())):
         raise InputError(
             f"--out {path}: exists and is not empty; name another folder, or go on with a run: poc resume {path}"
         )
@@ -255,6 +310,10 @@ def create_empty(path: Path) -> None:
         raise InputError(
             f"--out {path}: cannot be made ({error.strerror}); name a folder that you may write to"
         ) from None
+
+
+def _is_nothing(path: Path) -> bool:
+    return path.name in (".lock", ".config.yaml.staged") or (path.is_dir() and not any(path.iterdir()))
 
 
 def write_config(path: Path, config) -> None:

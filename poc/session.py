@@ -25,7 +25,7 @@ from poc.records import Example, Group, NonFinite, RunError
 from poc.rewards import hybrid
 from poc.rollout import rollout
 from poc.runfolder import RunFolder
-from poc.update import UpdateRecord, optimise
+from poc.update import UpdateRecord, gradients, take_step
 
 CANARY, KEPT = "canary", "kept"  # views beside the hold-out
 CONTROLS = ("format", "random")  # rewards that pay neither for certainty nor for right answers
@@ -53,6 +53,7 @@ class Session:
         self.views, self.measure, self.watch = views, measure, watch
         self.longest = 1  # tokens of the longest prompt so far
         self.saved: int | None = None  # step of the last checkpoint
+        self.moved: int | None = None  # step of the last optimizer step
 
     def begin(self, optimizer) -> State:
         """Where the folder's run stands; a new run gets the checkpoint of its start."""
@@ -118,10 +119,13 @@ class Session:
         """One optimizer step."""
 
         def learn(rows: int) -> UpdateRecord:
-            return optimise(self.policy, optimizer, groups, advantage, self.config.train, rows)
+            return gradients(self.policy, optimizer, groups, advantage, self.config.train, rows)
 
-        most = len(advantage) if self.config.train.kl else int(advantage.count_nonzero())
-        return self._within_memory(state, step, "update", 1, most, learn)
+        most = advantage.numel() if self.config.train.kl else int(advantage.count_nonzero())
+        record, state = self._within_memory(state, step, "update", 1, most, learn)
+        self.moved = step  # from here on the weights are not those of `state` any more
+        take_step(self.policy, optimizer)
+        return record, state
 
     def skip(self, state: State, step: int, found: NonFinite) -> str:
         """Why this step is skipped. Raises RunError where that is not wanted, or not any more."""
@@ -145,12 +149,13 @@ class Session:
 
     @contextmanager
     def last_good(self, now: Callable[[], tuple]) -> Iterator[None]:
-        """When a RunError ends the run, the state before its step is saved: nothing is lost but that step."""
+        """When a RunError ends the run before its step has moved the weights, their state is saved: nothing is lost."""
         try:
             yield
         except RunError:
-            if all(p.isfinite().all() for p in self.policy.trainable()):
-                self.save(*now())
+            state, optimizer = now()
+            if self.moved != state.step + 1:
+                self.save(state, optimizer)
             raise
 
     def ending(self, state: State) -> Ending:

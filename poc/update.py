@@ -99,13 +99,22 @@ def optimise(
     policy: Policy, optimizer: torch.optim.Optimizer, groups: Sequence[Group], advantages: Tensor, config: Train,
     micro_batch: int | None = None,
 ) -> UpdateRecord:  # fmt: skip
-    """One optimizer step. Raises NonFinite before a step that would not be finite: the weights stay as they are.
+    """One optimizer step. Raises NonFinite before a step that would not be finite: the weights stay as they are."""
+    record = gradients(policy, optimizer, groups, advantages, config, micro_batch or config.micro_batch)
+    take_step(policy, optimizer)
+    return record
 
-    `micro_batch`: completions per forward and backward pass (config.micro_batch by default); the sum is the same for
-    every size, up to rounding.
+
+def gradients(
+    policy: Policy, optimizer: torch.optim.Optimizer, groups: Sequence[Group], advantages: Tensor, config: Train,
+    micro_batch: int,
+) -> UpdateRecord:  # fmt: skip
+    """Fill the gradients of one step; none where no completion has an advantage. Raises NonFinite, leaving none.
+
+    `micro_batch`: completions per forward and backward pass; the sum is the same for every size, up to rounding.
     """
     tokens = sum(len(episode) for group in groups for episode in group.episodes)
-    data = batches(groups, advantages, micro_batch or config.micro_batch, policy, all_rows=config.kl > 0)
+    data = batches(groups, advantages, micro_batch, policy, all_rows=config.kl > 0)
     optimizer.zero_grad(set_to_none=True)
     loss = clipped = kl = 0.0
     for batch in data:
@@ -116,11 +125,15 @@ def optimise(
     if not (math.isfinite(loss) and math.isfinite(norm)):
         optimizer.zero_grad(set_to_none=True)
         raise NonFinite(f"loss {loss}, gradient norm {norm}")
-    if data:
+    return UpdateRecord(loss, norm, clipped / tokens, kl / tokens)
+
+
+def take_step(policy: Policy, optimizer: torch.optim.Optimizer) -> None:
+    """The optimizer's step, if there are gradients. Raises RunError when it ruined the weights."""
+    if any(p.grad is not None for p in policy.trainable()):
         optimizer.step()
     if not all(p.isfinite().all() for p in policy.trainable()):
         raise RunError("the weights are not finite after the step: lower train.learning_rate or train.max_grad_norm")
-    return UpdateRecord(loss, norm, clipped / tokens, kl / tokens)
 
 
 def _loss(policy: Policy, batch: TokenBatch, tokens: int, config: Train):

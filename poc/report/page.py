@@ -158,7 +158,7 @@ def _verdict(j: Judged, carried: bool) -> dict:
         "badge": badge,
         "sentence": words.sentence(j),
         "remarks": words.remarks(j),
-        "states": [clip(s, 300) for s in words.states(j)],
+        "states": [clip(s, 500) for s in words.states(j)],
         "views": [_view(j.arm, n) for n in j.arm.view_names if not (carried and n.startswith(VIEW))],
         "change": j.arm.change,
         "change_text": words.points(j.arm.change),

@@ -614,9 +614,9 @@ def test_after_a_resume_the_last_word_on_each_step_counts(tmp_path, monkeypatch)
     make_run(run, status="interrupted")
     log = Audit(run / "audit.jsonl")
     lines = (run / "steps.jsonl").read_bytes().splitlines(keepends=True)
-    log.append("resume", {"step": 4})
+    log.append("resume", {"step": 5})
     assert verify_run(run), "killed before the later lines were cut off"
-    put(run / "steps.jsonl", b"".join(lines[:4]))
+    put(run / "steps.jsonl", b"".join(lines[:5]))
     (run / "outcome.json").unlink()
     for view in ("", "canary/"):
         (run / f"evaluations/{view}step-000006.json").unlink()
@@ -627,11 +627,11 @@ def test_after_a_resume_the_last_word_on_each_step_counts(tmp_path, monkeypatch)
         checkpoint(run, log, 6)
     assert any("checkpoints/step-000006: not yet audited" in line for line in verify_run(run).lines)
     assert verify_run(run), "killed before it told of the new checkpoint"
-    take_steps(run, log, 5, 8)
+    take_steps(run, log, 6, 8)
     log.append("end", {"status": "done"})
     assert verify_run(run).ok
     put(run / "steps.jsonl", b"".join([*lines, *(run / "steps.jsonl").read_bytes().splitlines(keepends=True)[6:]]))
-    assert any("steps.jsonl line 5: is not what" in line for line in verify_run(run).lines)
+    assert any("steps.jsonl line 6: is not what" in line for line in verify_run(run).lines)
 
 
 def test_every_run_of_a_pilot_is_verified(tmp_path):

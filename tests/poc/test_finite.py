@@ -140,6 +140,25 @@ def test_a_skipped_step_leaves_weights_and_optimizer(tmp_path, tiny_folder, monk
     assert taken[2] == taken[3] != taken[4]
 
 
+@pytest.mark.parametrize("policy, state", [("stop", "failed"), ("skip", "done")])
+def test_what_is_not_finite_in_a_rollout_that_serves_later_steps(tmp_path, tiny_folder, monkeypatch, policy, state):
+    """The second of two steps on one rollout meets it; the checkpoint between them holds it."""
+    real = poc.session.rollout
+
+    def rollout(*arguments, **options):
+        *groups, last = real(*arguments, **options)
+        first = last.episodes[0]
+        return [*groups, replace(last, episodes=(replace(first, logp=(math.nan,) * len(first)), *last.episodes[1:]))]
+
+    monkeypatch.setattr(poc.session, "rollout", rollout)
+    options = [*OPTIONS, "train.steps=4", "train.rollout_reuse=2", f"train.nonfinite={policy}"]
+    assert run([job(tmp_path / "run", tiny_folder, options)]) == state
+    steps = [json.loads(line) for line in (tmp_path / "run" / "steps.jsonl").read_text().splitlines()]
+    assert [bool(s["skipped"]) for s in steps] == ([False] if policy == "stop" else [False, True] * 2)
+    reason = json.loads((tmp_path / "run" / "outcome.json").read_text())["reason"]
+    assert policy == "skip" or reason.startswith("step 2: logp nan of token 0 of completion 0")
+
+
 def test_skipping_has_a_cap(tmp_path, tiny_folder, monkeypatch):
     monkeypatch.setitem(rewards.REWARDS, "random", lambda group: [math.nan] * len(group.episodes))
     options = [*OPTIONS, "train.nonfinite=skip", "train.nonfinite_cap=2"]
@@ -173,7 +192,7 @@ def raising(group):
 
 
 BAD = {
-    "raises": (raising, "completion 0 raises KeyError"),
+    "raises": (raising, "the group as a whole raises KeyError"),
     "NaN": (lambda group: [0.0] * 3 + [math.nan], "nan for completion 3"),
     "None": (lambda group: None, "None, a NoneType, is no list of numbers"),
     "None in a row": (lambda group: [0.0, None, 0.0, 0.0], "None for completion 1 is a NoneType, not a number"),

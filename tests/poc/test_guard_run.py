@@ -4,6 +4,7 @@ import json
 import sys
 
 import pytest
+from filelock import FileLock
 
 from poc import checkpoint, cli, guard
 from poc.audit import verify_run
@@ -110,7 +111,7 @@ def test_exit_code_3_for_a_run_and_what_the_commands_do_with_it(tmp_path, tiny_f
     page = (tmp_path / "run" / "report.html").read_text()
     head = outcome(tmp_path / "run")["audit_head"]
     assert "It went back to its checkpoint of step 2" in page and head in page
-    assert command(monkeypatch, "resume", str(tmp_path / "run")) == 0  # nothing is left to do
+    assert command(monkeypatch, "resume", str(tmp_path / "run")) == 3  # nothing is left to do
     assert command(monkeypatch, "verify", str(tmp_path / "run"), "--head", head) == 0
     shown = capsys.readouterr().out
     assert "has ended" in shown and "chain whole" in shown
@@ -146,15 +147,20 @@ def test_rolled_back_adapter_is_the_checkpoint_bit_for_bit(tmp_path, tiny_folder
 
 
 def test_two_processes_never_write_one_folder(tmp_path, tiny_folder, monkeypatch, capsys):
-    from poc import runfolder
-
-    run([job(tmp_path / "run", tiny_folder, OPTIONS)], stop_after=2)
-    held = runfolder.lock(tmp_path / "run")
-    before = (tmp_path / "run" / "audit.jsonl").read_bytes()
-    assert command(monkeypatch, "resume", str(tmp_path / "run")) == 2
-    assert "another process is writing there" in capsys.readouterr().err
-    assert (tmp_path / "run" / "audit.jsonl").read_bytes() == before
-    held.release()
+    """Neither a resume nor a second start, which must not clear away what the first has begun, nor a pilot's arm."""
+    arguments = [part for o in (f"model={tiny_folder}", *SMALL, *OPTIONS) for part in ("--set", o)]
+    run([job(tmp_path / "arms" / "run", tiny_folder, OPTIONS)], stop_after=2)
+    (tmp_path / "begun").mkdir()
+    for folder, locked in (("arms/run", "arms/run"), ("arms/run", "."), ("begun", "begun")):
+        held = FileLock(tmp_path / locked / ".lock")  # as another process has it
+        held.acquire()
+        before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+        resume = ["resume", str(tmp_path / folder)]
+        start = ["train", "--out", str(tmp_path / folder), *arguments]
+        assert command(monkeypatch, *(start if folder == "begun" else resume)) == 2
+        assert "another process is writing there" in capsys.readouterr().err
+        assert before == {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+        held.release()
 
 
 def test_a_folder_that_disappears_is_one_line_and_exit_1(tmp_path, tiny_folder, monkeypatch, capsys):

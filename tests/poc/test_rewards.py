@@ -61,6 +61,15 @@ def test_a_bad_reward_is_an_error_that_names_it(values):
         rewards.apply("mine", lambda g: values, group(episode(), episode()))
 
 
+def test_a_reward_that_raises_is_an_error_that_names_the_completion():
+    def mine(g):
+        return [1 / len(e.text) for e in g.episodes]
+
+    texts = [replace(episode(), text=text) for text in ("a", "", "b")]
+    with pytest.raises(RunError, match="reward mine of q1: completion 1 raises ZeroDivisionError"):
+        rewards.apply("mine", mine, replace(group(*texts), meanings=(0, None, 1)))
+
+
 @settings(deadline=None, max_examples=40)
 @given(
     st.integers(0, 10**6), st.integers(1, 9), st.integers(2, 60), st.sampled_from([0.5, 1.0, 1.7]), st.floats(0.1, 8)

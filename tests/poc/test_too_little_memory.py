@@ -85,6 +85,24 @@ def test_sampling_runs_out_too(tmp_path, tiny_folder, monkeypatch):
     assert run([job(tmp_path / "run", tiny_folder, OPTIONS)]) == "done"
 
 
+def test_out_of_memory_in_the_optimizer_takes_no_step_twice(tmp_path, tiny_folder, monkeypatch):
+    run([job(tmp_path / "run", tiny_folder, OPTIONS)])
+    real, taken = torch.optim.AdamW.step, []
+
+    def step(optimizer):
+        real(optimizer)
+        taken.append(1)
+        if len(taken) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", step)
+        with pytest.raises(torch.OutOfMemoryError):
+            run([job(tmp_path / "cut" / "run", tiny_folder, OPTIONS)])
+    assert resume(tmp_path / "cut" / "run") == "done"
+    assert essence(tmp_path / "cut" / "run") == essence(tmp_path / "run")
+
+
 def test_other_errors_are_not_taken_for_too_little_memory(tmp_path, tiny_folder, monkeypatch):
     run_out(monkeypatch, 2, RuntimeError("shapes cannot be multiplied"))
     with pytest.raises(RuntimeError, match="shapes"):
