@@ -109,7 +109,7 @@ def verify(
     ] = None,
 ) -> None:
     """Check a run's audit log, checkpoints and results against each other; exit code 1 if anything was changed."""
-    from poc.audit import verify_run
+    from poc.audit_check import verify_run
     from poc.audit_verify import parse_head
 
     try:

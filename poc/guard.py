@@ -7,35 +7,45 @@ look. With b the mean of the run's first FIRST steps:
     entropy_collapse  x / b < 0.15         repetition     (x - b) / (1 - b) > 0.2      kl              x > 1 nat a token
     entropy_explosion x / b > 2            truncation     (x - b) / (1 - b) > 0.3      canary_drop     z > 2.3
     length_collapse   x / b < 0.5          charset_drift  (x - b) / (1 - b) > 0.1      agreement_drop  z > 2.1
-    length_runaway    x / b > 2            zero_variance  (x - b) / (1 - b) > 0.8      past_peak       z > 1.0
+    length_runaway    x / b > 2            zero_variance  (x - b) / (1 - b) > 0.8      past_peak       z > 1
 
-Patience is 3, for kl 2, and for kl on the canary one evaluation. zero_variance warns: nothing is learned or harmed. z is
-how many standard errors the canary is worse than at the best so far, paired by question (`standard_errors`): its accuracy
-for canary_drop, the share of its samples that agree for agreement_drop, its entropy for past_peak. The best is the best
-mean of WINDOW evaluations in a row: the best of many noisy values would flatter itself and stop healthy runs. z is
-looked at again and again; the limits of the first two are from simulated runs of 20 looks, not from a formula. For
+Patience is 3, for kl 2, and for kl on the canary one evaluation. zero_variance warns: nothing is learned or harmed. z
+is how many standard errors the canary is worse than at the best so far, paired by question (`standard_errors`): its
+accuracy for canary_drop, the share of its samples that agree for agreement_drop, its entropy for past_peak. The best is
+the best mean of WINDOW evaluations in a row: the best of many noisy values would flatter itself and stop healthy runs.
+z is looked at again and again; the limits of the first two are from simulated runs of 20 looks, not from a formula. For
 canary_drop one evaluation beyond SURE times the limit is enough.
 
-Without labels (agreement_drop, past_peak; runs whose rewards use none). The rewards pay for certainty, so a run that gains
-becomes more certain: on fixed questions, asked with the same random numbers, entropy falls from the first evaluations on
-(z below -4 in every lab run that gained). Once it rises from its lowest for three evaluations the reward is earned by
-something else: the run is past its peak. Where a labelled canary is used past_peak only warns, and canary_drop decides;
-with canary_drop off, or without labels, past_peak decides. It also ends runs that gain nothing (see below).
+Without labels (agreement_drop, past_peak; runs whose rewards use none). The rewards pay for certainty, so a run that
+gains becomes more certain: on fixed questions, asked with the same random numbers, entropy falls from the first
+evaluations on (z below -4 in the lab runs that gained). Once it has risen from its lowest for three evaluations the
+reward is earned by something else: the run is past its peak. Where a labelled canary is used past_peak only warns, and
+canary_drop decides; with canary_drop off, or without labels, past_peak decides. It also ends runs that gain nothing.
 
 The checkpoint to go back to (`best_step`): by accuracy, the middle of the best window if that beats the start by PROOF
-standard errors, else the start; without labels, the middle of the window of lowest entropy, or the start. Evaluations at
-which a rule was beyond its limit are no candidates. A run that no rule ended goes back too, if its last window is worse
-than the best by LATE standard errors (`at_end`): there little is lost where the evidence misleads.
+standard errors, else the start; without labels, the middle of the window of lowest entropy, or the start. Evaluations
+at which a rule was beyond its limit are no candidates. A run that no rule ended goes back too, if its last window is
+worse than the best by LATE standard errors (`at_end`): there little is lost where the evidence misleads.
 
-Measured. Traces: tests/poc/traces.py, `python -m benchmarks.guard_roc --failing 100 --healthy 600`, seeds that no limit was
-chosen on, 95 % intervals; MEASURED_TRACES
-Real runs: MEASURED_RUNS
+Measured. Traces (tests/poc/traces.py, `python -m benchmarks.guard_roc --failing 100 --healthy 600`, seeds that no limit
+was chosen on, 95 % intervals), all rules on. Caught within 10 steps of the onset: 100 % (96.4 to 100) of entropy and
+length failures, loops, truncations and drifts of script, 99 % of zero_variance, 98 % (93.0 to 99.8) of kl and
+canary_drop; in 45 steps 100 % of the slow falls of agreement_drop and past_peak. False stops: 1.5 % (0.7 to 2.8),
+canary_drop alone 0.8 %, agreement_drop alone 0.7 %, every other rule 0 (to 0.6) but past_peak: without labels it ends
+155 of 200 runs that stand still, all of 200 that swing and none of 200 that gain; what is kept of them has as much
+accuracy as their ends (0.998 in the mean). Real runs (LOG.md, 2026-11-26): 25 runs of the lab models that lose 21 to 71
+% of their accuracy to self_certainty keep 0.964 to 1 of the best evaluated one with labels, 0.972 to 1 without.
+canary_drop and agreement_drop end 24 of them at step 25 to 190, at_end one; without labels all are ended, at step 15 to
+80. Of 10 runs with other rewards none is ended with labels, one without: a semantic_entropy run that ends 8 % below its
+start.
 
-What it cannot do. canary_drop stops after the harm: on these runs accuracy had lost 9 to 39 % of its best by then. past_peak
-is blind where certainty keeps growing while the answers get worse, as the papers describe for larger models (there
-entropy_collapse, length_collapse and agreement_drop are left, all untested on real failures of such models), and it
-takes a run that stands still for one past its peak. Runs that are meant to grow long answers need another length_runaway.
-Not here: acting on a decision, files, the model, values that are not finite (the trainer skips such steps).
+What it cannot do. canary_drop stops after the harm: on the first 13 of these runs accuracy had lost 9 to 39 % of the
+best by then. past_peak is blind where certainty keeps growing while the answers get worse, as the papers describe for
+larger models (there entropy_collapse, length_collapse and agreement_drop are left, all untested on real failures of
+such models). Where agreement falls and entropy does not, what is kept without labels has 0.93 of the best. Without a
+canary, or before its third evaluation, the best is the start. Runs that are meant to grow long answers need another
+length_runaway.
+Not here: acting on a decision, files, the model, values that are not finite (the trainer stops at or skips such steps).
 """
 
 import math

@@ -18,8 +18,10 @@ from hypothesis import strategies as st
 
 from poc import audit as subject
 from poc import audit_verify as chain
-from poc.audit import Audit, InputError, RunError, check_bindings, exported, human_verdict, verify_run
+from poc.audit import Audit, exported, human_verdict
+from poc.audit_check import check_bindings, verify_run
 from poc.audit_verify import describe, parse_head, verify
+from poc.records import InputError, RunError
 
 EVENTS = 200
 BREAK = ord("\n")

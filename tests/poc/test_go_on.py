@@ -9,7 +9,8 @@ import sys
 import pytest
 
 from poc import checkpoint, pilot, runfolder
-from poc.audit import Audit, verify_run
+from poc.audit import Audit
+from poc.audit_check import verify_run
 from poc.config import PilotConfig
 from poc.configfile import load
 from poc.records import InputError, RunError

@@ -7,7 +7,7 @@ import pytest
 from filelock import FileLock
 
 from poc import checkpoint, cli, guard
-from poc.audit import verify_run
+from poc.audit_check import verify_run
 from poc.guard import Decision
 from tests.poc.runs import SMALL, essence, job, resume, run, sha256
 

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from poc import checkpoint
-from poc.audit import verify_run
+from poc.audit_check import verify_run
 from tests.poc.runs import SMALL, essence
 
 KILLS = int(os.environ.get("POC_KILLS", "8"))
