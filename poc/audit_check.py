@@ -2,7 +2,8 @@
 
 What the chain proves and what it cannot is said in poc.audit. Here: whether config.yaml, environment.json, each line of
 steps.jsonl, the evaluations, the checkpoints and the end in outcome.json are what the events say of them; what lies
-there and no event tells of; which heads anchor the log. An honest kill at any moment is no difference. Nothing is changed.
+there and no event tells of; which heads anchor the log. An honest kill at any moment is no difference. Nothing is
+changed.
 """
 
 import hashlib

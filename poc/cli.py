@@ -337,11 +337,12 @@ def _go(config, jobs, out: Path, is_pilot: bool, observer=None, data=None) -> No
         state = stage.run(jobs, data or stage.prepare(jobs), watch, interrupted, observer)
     from poc.report import write
 
-    print(f"{state}: report in {write([out], out / 'report.html')}")
+    said = state
+    if state == "stopped" and is_pilot:
+        state, said = "done", "done, the guard ended an arm"  # which is a finding of the pilot
+    print(f"{said}: report in {write([out], out / 'report.html')}")
     if state == "interrupted":
         print(f"go on with: poc resume {shlex.quote(str(out))}")
-    if state == "stopped" and is_pilot:
-        state = "done"  # that an arm was stopped is a finding of the pilot
     raise typer.Exit({"done": 0, "failed": 1, "stopped": 3, "interrupted": 130}[state])
 
 

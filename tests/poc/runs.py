@@ -17,8 +17,8 @@ SMALL = [
 ]  # fmt: skip
 
 
-def job(folder: Path, model: Path, overrides=()) -> pilot.Job:
-    config = load(RunConfig, None, [f"model={model}", *SMALL, *overrides])
+def job(folder: Path, model: Path, overrides=(), small=SMALL) -> pilot.Job:
+    config = load(RunConfig, None, [f"model={model}", *small, *overrides])
     return pilot.Job(folder, folder.name, None, pilot.resolve(config))
 
 

@@ -84,14 +84,14 @@ def test_killed_at_random_moments_a_run_ends_as_the_straight_one(tmp_path, tiny_
 def test_a_second_ctrl_c_ends_within_two_seconds(tmp_path, tiny_folder):
     """Also while the interpreter is inside one long call that no signal ends: here, a decomposition that takes long."""
     code = (
-        "import sys, time; from poc import cli, session; real = session.optimise\n"
+        "import sys, time; from poc import cli, session; real = session.gradients\n"
         "def slow(*a, **k):\n"
         "    print('UPDATE', flush=True)\n"
         "    import torch; torch.linalg.svd(torch.randn(6000, 6000, generator=torch.Generator()))\n"
         "    return real(*a, **k)\n"
         "def first(*a, **k):\n"
-        "    session.optimise = slow; return real(*a, **k)\n"
-        "session.optimise = first; sys.argv = ['poc', *sys.argv[1:]]; cli.main()"
+        "    session.gradients = slow; return real(*a, **k)\n"
+        "session.gradients = first; sys.argv = ['poc', *sys.argv[1:]]; cli.main()"
     )
     command = [sys.executable, "-c", code, *train(tmp_path / "run", tiny_folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:

@@ -14,7 +14,7 @@ from poc import pilot
 from poc.config import RunConfig
 from poc.records import InputError
 from poc.resume import left
-from tests.poc.runs import essence, job, resume, run
+from tests.poc.runs import SMALL, essence, job, resume, run
 
 REWARDS = {
     "verifiable": "{verifiable: 1.0}",
@@ -119,7 +119,6 @@ def test_no_global_random_stream_is_used(tmp_path, tiny_folder):
 def test_a_pilot_goes_on_with_the_arm_it_was_in(tmp_path, tiny_folder, monkeypatch):
     from poc.config import PilotConfig
     from poc.configfile import load
-    from tests.poc.runs import SMALL
 
     small = [x for x in SMALL if not x.startswith("train.seed")]
     config = load(
@@ -142,25 +141,46 @@ def test_a_pilot_goes_on_with_the_arm_it_was_in(tmp_path, tiny_folder, monkeypat
     assert left(tmp_path / "cut").open == []
 
 
+def other_config(place):
+    path = place / "run" / "config.yaml"
+    path.write_text(path.read_text().replace("learning_rate: 0.01", "learning_rate: 0.02"))
+
+
+def other_weights(place):
+    from safetensors.torch import load_file, save_file
+
+    path = place / "model" / "model.safetensors"
+    save_file({name: tensor + 0.001 for name, tensor in load_file(path).items()}, path, {"format": "pt"})
+
+
+def other_data(place):
+    path = place / "own.csv"
+    path.write_text(path.read_text().replace("7 + 1 =,8", "7 + 1 =,9"))
+
+
 CHANGES = {
-    "config": ("config.yaml", "learning_rate: 0.01", "learning_rate: 0.02", "was changed after the run began"),
-    "model": ("environment.json", '"fingerprint": "', '"fingerprint": "0', "the weights of .* are not those"),
-    "data": ("environment.json", '"train": "', '"train": "0', "the questions of train are not those"),
+    "config": (other_config, "was changed after the run began"),
+    "model": (other_weights, "the weights of .* are not those the run began with"),
+    "data": (other_data, "the questions of (train|holdout|canary) are not those the run began with"),
 }
 
 
-@pytest.mark.parametrize("file, old, new, said", CHANGES.values(), ids=CHANGES)
-def test_another_run_than_the_one_that_began_is_refused(tmp_path, tiny_folder, file, old, new, said):
-    run([job(tmp_path / "run", tiny_folder)], stop_after=2)
-    path = tmp_path / "run" / file
-    path.write_text(path.read_text().replace(old, new))
-    before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file() and p.name != ".lock"}
+@pytest.mark.parametrize("change, said", CHANGES.values(), ids=CHANGES)
+def test_another_run_than_the_one_that_began_is_refused(tmp_path, tiny_folder, change, said):
+    shutil.copytree(tiny_folder, tmp_path / "model")
+    (tmp_path / "own.csv").write_text("\n".join(["prompt,answer", *(f"{i} + 1 =,{i + 1}" for i in range(90))]))
+    own = f"data={{file: {tmp_path / 'own.csv'}, train: 60, holdout: 20, canary: 8}}"
+    made = job(tmp_path / "run", tmp_path / "model", [own], small=[x for x in SMALL if not x.startswith("data.")])
+    run([made], stop_after=2)
+    change(tmp_path)
+    before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
     with pytest.raises(InputError, match=said):
         resume(tmp_path / "run")
     assert before == {p: p.read_bytes() for p in before}
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    (tmp_path / "something").write_text("else")
     with pytest.raises(InputError, match="no config.yaml"):
         left(tmp_path)
 
