@@ -103,6 +103,14 @@ class Arm:
         return verdicts.change(*self.before_and_after(correct))
 
     @cached_property
+    def undone(self) -> tuple[int, Interval] | None:
+        """The last evaluated step and the change up to there, which going back has undone; None where no run did."""
+        back = [r for r in self.measured if r.kept]
+        ways = [[e.per_prompt(correct) for e in (r.evaluations[-1], r.evaluations[0])] for r in back]
+        change = verdicts.change(*zip(*ways, strict=True)) if back else None
+        return (back[0].evaluations[-1].step, change) if change else None
+
+    @cached_property
     def ends(self) -> tuple[Interval, Interval] | None:
         """Accuracy before the first step and under the final weights; runs may end at different steps. None if not
         measured."""

@@ -135,6 +135,9 @@ def remarks(judged: Judged) -> list[str]:
     found = [texts[r] for r in judged.verdict.remarks]
     if judged.verdict.word == "helps" and not judged.verdict.remarks and judged.over_control:
         found.append(f"Compared with the control: {over}.")
+    if arm.undone:
+        step, change = arm.undone
+        found.append(f"Before the guard went back, at step {step}: {points(change)}.")
     if len(arm.per_seed) > 1:
         found.append("By seed: " + ", ".join(f"{seed}: {signed(i.value)}" for seed, i in arm.per_seed) + " points.")
     ended = [r for r in arm.runs if r.status == "done" and r.outcome.get("reason")]
@@ -224,6 +227,7 @@ def by_verdict(judged: list[Judged]) -> list[tuple[str, str]]:
     found: dict[str, list[str]] = {}
     for j in judged:
         change = f" {signed(j.arm.change.value)}" if j.arm.change else ""
+        change += f" (the guard undid {signed(j.arm.undone[1].value)})" if j.arm.undone else ""
         found.setdefault(BADGES[j.verdict.word][1], []).append(clip(j.arm.label, 60) + change)
     order = [badge for _, badge in BADGES.values()]
     return [(badge, _listed(found[badge])) for badge in order if badge in found]

@@ -214,6 +214,29 @@ def test_a_run_with_nothing_but_its_config_is_shown(tmp_path):
     )
 
 
+def test_a_run_that_went_back_is_judged_by_what_it_went_back_to(tmp_path):
+    """And what was undone is said: a reward that hurt must not look harmless."""
+    pilot = fake_runs.pilot(tmp_path / "pilot", arms=SHORT)
+    folder = pilot / "arms" / "base-self_certainty-seed0"
+    outcome = json.loads((folder / "outcome.json").read_text())
+    told = {"status": "stopped", "kept": 10, "reason": "canary_drop: it is forgetting", "audit_head": "9:" + "ab" * 32}
+    fake_runs.write_json(folder / "outcome.json", outcome | told)
+    kept = json.loads((folder / "evaluations" / "step-000010.json").read_text())
+    fake_runs.write_json(folder / "evaluations" / "kept" / "step-000010.json", kept)
+    fake_runs.write_json(folder / "evaluations" / "canary" / "step-000010.json", kept)
+    (run,) = [run for run in read(pilot) if run.label == "base-self_certainty"]
+    assert run.final.step == 10 and run.evaluations[-1].step == 60 and run.views == {}
+    text = harmless(report([pilot], tmp_path)).text
+    assert (
+        "stopped by its guard after 60 of 60 steps: canary_drop: it is forgetting. It went back to its checkpoint"
+        in text
+    )
+    assert re.search(r"Before the guard went back, at step 60: −[0-9.]+.points", text)
+    assert re.search(r"base-self_certainty \S+ \(the guard undid −[0-9.]+\)", text) and told["audit_head"] in text
+    judged = {j.arm.label: j for j in collect(read(pilot))}["base-self_certainty"]
+    assert judged.arm.change.value > judged.arm.undone[1].value + 0.2 and judged.verdict.word != "hurts"
+
+
 def test_unlabelled_holdout_is_said_and_never_a_verdict(tmp_path):
     run = fake_runs.run(tmp_path / "run", DEFAULT_ARMS[0], 0, 12, labelled=False)
     assert words.NO_LABELS in Page(report([run], tmp_path)).text
