@@ -88,13 +88,12 @@ def test_a_damaged_best_is_not_gone_back_to(tmp_path, tiny_folder, decide, monke
 
 
 def test_the_guard_remembers_over_a_resume(tmp_path, tiny_folder):
-    """A real rule that trips: the same step, the same checkpoint, whether the run was interrupted or not."""
-    overrides = [*OPTIONS, "guard.kl.limit=0.3", "train.learning_rate=0.004"]
-    state = run([job(tmp_path / "run", tiny_folder, overrides)])
-    assert state == "stopped"
+    """A real rule that counts five steps: it trips at the same one whether the run was interrupted or not."""
+    overrides = [*OPTIONS, "evaluate.every=100", "train.kl=0.1", "guard.kl={limit: 1.0e-6, patience: 5}"]
+    assert run([job(tmp_path / "run", tiny_folder, overrides)]) == "stopped"
     whole = outcome(tmp_path / "run")
-    assert 3 < whole["steps"] < 9 and whole["guard"][0]["rule"] == "kl"
-    for k in (1, 3, whole["steps"] - 1):
+    assert 5 <= whole["steps"] < 9 and whole["guard"][0]["rule"] == "kl"
+    for k in (1, 4, whole["steps"] - 1):
         folder = tmp_path / f"{k}" / "run"
         run([job(folder, tiny_folder, overrides)], stop_after=k)
         assert resume(folder) == "stopped"
