@@ -74,6 +74,21 @@ def test_killed_around_every_event_a_run_is_whole_and_ends_the_same(tmp_path, ti
         assert essence(folder) == essence(straight)
 
 
+def test_killed_again_while_it_repeats_what_the_log_knows_already(tmp_path, tiny_folder, straight):
+    """The evaluation of the step that a run goes on from is made anew: its file changes before the log can say so."""
+    made = [i for i, event in enumerate(events(straight)) if event == "evaluation"]
+    for number in made:
+        folder = tmp_path / f"{number}" / "run"
+        for at, before in ((number, False), (2, True)):  # of the second process: start or resume, then the evaluation
+            with pytest.MonkeyPatch.context() as patch:
+                kill_at(patch, at, before)
+                with pytest.raises(Killed):
+                    resume(folder) if folder.exists() else run([job(folder, tiny_folder, OPTIONS)])
+            assert verify_run(folder).ok, (number, verify_run(folder).lines)
+        assert resume(folder) == "done" and verify_run(folder).ok
+        assert essence(folder) == essence(straight)
+
+
 def cut(path, count: int) -> None:
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-count]))
 
@@ -132,18 +147,18 @@ def test_a_run_that_had_not_begun_is_begun(tmp_path, tiny_folder, straight):
 
 
 def test_an_error_after_the_weights_moved_saves_nothing(tmp_path, tiny_folder, straight, monkeypatch):
-    """Else the weights of step 3 would be kept under the name of step 2."""
+    """Else the weights of step 4 would be kept under the name of step 3, which has no checkpoint yet."""
     real = runfolder.RunFolder.log_step
 
     def log_step(folder, record, groups, totals):
-        if record.step == 3:
+        if record.step == 4:
             raise RunError("after the optimizer's step")
         real(folder, record, groups, totals)
 
     with monkeypatch.context() as patch:
         patch.setattr(runfolder.RunFolder, "log_step", log_step)
-        assert run([job(tmp_path / "run", tiny_folder, [*OPTIONS, "train.checkpoint_every=1"])]) == "failed"
-    assert checkpoint.whole(tmp_path / "run" / "checkpoints") == [0, 1, 2]
+        assert run([job(tmp_path / "run", tiny_folder, OPTIONS)]) == "failed"
+    assert checkpoint.whole(tmp_path / "run" / "checkpoints") == [0, 2]
     assert resume(tmp_path / "run") == "done" and essence(tmp_path / "run") == essence(straight)
 
 
