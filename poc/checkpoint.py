@@ -10,7 +10,7 @@
 A checkpoint is written aside, every file and the folder flushed, the manifest last, then renamed, then its parent
 flushed: under its final name it is whole. Reading trusts nothing but the manifest's sums; what fails them is set aside
 as step-000010.damaged and the newest whole one is taken. There is no state of a random generator to keep: every draw is
-seeded by (seed, purpose, step) (poc.trainer). The manifest finds damage, not malice: who can write the folder can write
+seeded by (seed, purpose, number) (poc.order). The manifest finds damage, not malice: who can write the folder can write
 a manifest too (poc.audit says what can be done about that).
 """
 

@@ -1,6 +1,6 @@
 """The command line: parse, call, print. Heavy libraries load when a run needs them.
 
-Exit codes: 0 done, 2 wrong input (nothing was started), 3 the guard stopped the run (the best checkpoint is in place),
+Exit codes: 0 done, 2 wrong input (nothing was started), 3 the guard stopped the run (its best checkpoint counts),
 1 a failure, 130 interrupted (the run folders are whole). An arm that the guard stopped is a finding of its pilot: 0.
 """
 

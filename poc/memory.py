@@ -164,7 +164,8 @@ def sampling_bytes(shape: Shape, rows: int, length: int) -> int:
 
 def sampled_rows(train: Train) -> int:
     """Completions that are sampled at once: whole groups, at most `sample_rows` unless one group is more."""
-    return min(train.prompts_per_step, max(1, train.sample_rows // train.group_size)) * train.group_size
+    prompts = train.prompts_per_step * train.rollout_reuse
+    return min(prompts, max(1, train.sample_rows // train.group_size)) * train.group_size
 
 
 def updated_rows(train: Train) -> int:

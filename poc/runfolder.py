@@ -249,16 +249,21 @@ def _check_same(path: Path, earlier: dict, now: dict) -> None:
 
 
 def _start_of(path: Path) -> dict | None:
-    """What the audit log says the run is; None where it had not begun. Raises InputError when the log is gone."""
+    """What the audit log says the run is; None where it had not begun. Raises InputError when the log is gone or cannot
+    be read although there are checkpoints."""
+    reason = "has no start"
     try:
         with (path / "audit.jsonl").open("rb") as lines:
-            return next((event["data"] for event in map(json.loads, lines) if event["event"] == "start"), None)
+            begun = next((event["data"] for event in map(json.loads, lines) if event["event"] == "start"), None)
+        if begun is not None:
+            return begun
     except FileNotFoundError:
-        if any(path.glob("checkpoints/step-*")):
-            raise InputError(f"{path}: audit.jsonl is missing; put it back, or start a new run") from None
-        return None
-    except (ValueError, KeyError, TypeError):
-        return None  # torn in its first lines, or tampered with: opening it tells
+        reason = "is missing"
+    except (ValueError, KeyError, TypeError, RecursionError):
+        reason = "cannot be read"  # without checkpoints: torn in its first lines by a kill
+    if any(path.glob("checkpoints/step-*")):
+        raise InputError(f"{path}: audit.jsonl {reason}; put it back, or start a new run")
+    return None
 
 
 def _check_files(path: Path, begun: dict) -> None:

@@ -30,7 +30,7 @@ from poc.update import UpdateRecord, gradients, take_step
 CANARY, KEPT = "canary", "kept"  # views beside the hold-out
 CONTROLS = ("format", "random")  # rewards that pay neither for certainty nor for right answers
 HALVINGS = 2
-Measure = Callable[[View, int, RunConfig], dict]
+Measure = Callable[..., dict]  # (view, step, config, again=False): the evaluation of the policy as it is
 T = TypeVar("T")
 
 
@@ -186,18 +186,18 @@ class Session:
         self.watch.say(f"{self.folder.path.name} goes back to step {kept}, measured again:")
         for view in self.views:
             if view.name in ("", CANARY):
-                again, _ = self._measured(replace(state, step=kept), view)
-                self.folder.log_evaluation(again, f"{KEPT}-{view.name}" if view.name else KEPT)
+                found, _ = self._measured(replace(state, step=kept), view, again=True)
+                self.folder.log_evaluation(found, f"{KEPT}-{view.name}" if view.name else KEPT)
         return kept
 
-    def _measured(self, state: State, view: View) -> tuple[dict, State]:
+    def _measured(self, state: State, view: View, again: bool = False) -> tuple[dict, State]:
         self.watch.evaluating()
         together = self.config.evaluate.samples
         most = len(view.examples) * together
 
         def evaluate(rows: int) -> dict:
             options = self.config.train.model_copy(update={"sample_rows": rows})
-            return self.measure(view, state.step, self.config.model_copy(update={"train": options}))
+            return self.measure(view, state.step, self.config.model_copy(update={"train": options}), again)
 
         evaluation, state = self._within_memory(state, state.step, "evaluate", together, most, evaluate)
         self.watch.evaluated(evaluation, view.name)

@@ -41,7 +41,7 @@ def train(
 ) -> Ending:  # fmt: skip
     """Train `policy` on `examples`, evaluate on `views`, write `folder`; go on from its last checkpoint if it has one.
 
-    `encode` gives a training prompt's tokens; `cluster` says which answers mean the same; `measure(view, step, config)`
+    `encode` gives a training prompt's tokens; `cluster` says which answers mean the same; `measure` (poc.session)
     evaluates the policy as it is; `interrupted` is asked after each step and evaluation; `watch` shows what happens.
     `observe(step, groups)` may look at the weights that a step's groups were drawn from; it must leave them, the
     gradients and torch's global random state as they are. Raises RunError for a run that cannot go on: the weights of

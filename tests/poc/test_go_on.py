@@ -100,6 +100,7 @@ CHANGES = {
     ),
     "environment.json garbled": (lambda f: (f / "environment.json").write_text("{"), "was changed after"),
     "audit log gone": (lambda f: (f / "audit.jsonl").unlink(), "audit.jsonl is missing"),
+    "audit log garbled": (lambda f: edit(f / "audit.jsonl", "{", "x"), "audit.jsonl cannot be read"),
     "audit log cut": (lambda f: cut(f / "audit.jsonl", 9), "cut off or rewritten"),
     "audit log edited": (lambda f: edit(f / "audit.jsonl", '"step":1', '"step":7'), "audit.jsonl: line"),
     "steps.jsonl edited": (lambda f: edit(f / "steps.jsonl", '"length"', '"lenght"'), "steps.jsonl line 1"),

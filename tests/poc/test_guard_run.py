@@ -59,6 +59,22 @@ def test_rollback_puts_the_best_in_place_and_measures_it_again(tmp_path, tiny_fo
     assert seen.evaluations[-1].step == (6 if canary else 4)  # what the guard saw is not hidden
 
 
+def test_the_start_is_measured_again_too_not_remembered(tmp_path, tiny_folder, decide, monkeypatch):
+    import poc.evaluate
+
+    real, measured = poc.evaluate.evaluate, []
+
+    def evaluate(*arguments, step, **options):
+        measured.append(step)
+        return real(*arguments, step=step, **options)
+
+    monkeypatch.setattr(poc.evaluate, "evaluate", evaluate)
+    decide("rollback", best=0)
+    run([job(tmp_path / "run", tiny_folder, OPTIONS)])
+    assert measured == [0, 0, 2, 2, 4, 4, 0, 0]  # hold-out and canary each
+    assert json.loads((tmp_path / "run/evaluations/kept/step-000000.json").read_text())["seconds"] > 0
+
+
 def test_stop_evaluates_and_keeps_the_last(tmp_path, tiny_folder, decide):
     decide("stop")
     assert run([job(tmp_path / "run", tiny_folder, OPTIONS)]) == "stopped"
