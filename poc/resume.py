@@ -33,6 +33,8 @@ def left(folder: Path) -> Left:
     path = folder / "config.yaml"
     if folder.is_dir() and not path.is_file() and all(p.name.startswith(".") or p.is_dir() for p in folder.iterdir()):
         raise InputError(f"{folder}: was stopped before it began, there is nothing to go on with: start it again")
+    if not folder.is_dir():
+        raise InputError(f"{folder}: there is no such folder: name that of a run or pilot")
     if not path.is_file():
         raise InputError(f"{folder}: no config.yaml in it, so it is no run's or pilot's folder: name one that is")
     if "arms" in _keys(path):

@@ -76,7 +76,8 @@ class RunFolder:
             self.audit.append("start", files | {key: facts[key] for key in ("model", "data", "labels") if key in facts})
 
     def _check_logs(self) -> None:
-        """InputError unless audit log and steps.jsonl reach to the newest whole checkpoint, as they were written."""
+        """InputError unless audit log and steps.jsonl, as they were written, reach to the newest whole checkpoint, and the
+        log to the head that outcome.json holds."""
         from poc import checkpoint
 
         found, steps = checkpoint.last_whole(self.path / "checkpoints"), self.path / "steps.jsonl"
@@ -85,8 +86,12 @@ class RunFolder:
             raise InputError(f"{self.path}: no checkpoint is whole: put one back, or start a new run")
         if not found:
             return
-        hashes, head = {}, parse_head(checkpoint.verify(found)["audit_head"])
-        result = verify(self.path / "audit.jsonl", [head], lambda event: _line_hash(event, hashes))
+        hashes, heads = {}, [checkpoint.verify(found)["audit_head"], read_outcome(self.path).get("audit_head")]
+        try:
+            heads = [parse_head(head) for head in heads if head is not None]
+        except ValueError as error:
+            raise InputError(f"{self.path / 'outcome.json'}: {error}; put it back, or start a new run") from None
+        result = verify(self.path / "audit.jsonl", heads, lambda event: _line_hash(event, hashes))
         if not result.ok:
             raise InputError(f"{self.path / 'audit.jsonl'}: {result.problem}; put it back, or start a new run")
         for step in range(1, checkpoint.step_of(found) + 1):
@@ -271,7 +276,9 @@ def _check_files(path: Path, begun: dict) -> None:
     for name, file in DESCRIBED.items():
         found = file_sha256(path / file) if (path / file).is_file() else None
         if found != begun[f"{name}_sha256"]:
-            raise InputError(f"{path / file}: was changed after the run began; put it back, or start a new run")
+            raise InputError(
+                f"{path / file}: is missing or was changed after the run began; put it back, or start a new run"
+            )
 
 
 def _line_hash(event: dict, hashes: dict[int, str]) -> None:

@@ -96,13 +96,14 @@ def cut(path, count: int) -> None:
 CHANGES = {
     "environment.json gone, config changed": (
         lambda f: ((f / "environment.json").unlink(), edit(f / "config.yaml", "clip: 0.2", "clip: 0.3")),
-        "was changed after the run began",
+        "is missing or was changed after the run began",
     ),
-    "environment.json garbled": (lambda f: (f / "environment.json").write_text("{"), "was changed after"),
+    "environment.json garbled": (lambda f: (f / "environment.json").write_text("{"), "was changed after the run began"),
     "audit log gone": (lambda f: (f / "audit.jsonl").unlink(), "audit.jsonl is missing"),
     "audit log garbled": (lambda f: edit(f / "audit.jsonl", "{", "x"), "audit.jsonl cannot be read"),
     "audit log cut": (lambda f: cut(f / "audit.jsonl", 9), "cut off or rewritten"),
     "audit log edited": (lambda f: edit(f / "audit.jsonl", '"step":1', '"step":7'), "audit.jsonl: line"),
+    "only the end of the audit log cut": (lambda f: cut(f / "audit.jsonl", 1), "cut off or rewritten"),
     "steps.jsonl edited": (lambda f: edit(f / "steps.jsonl", '"length"', '"lenght"'), "steps.jsonl line 1"),
     "steps.jsonl cut": (lambda f: cut(f / "steps.jsonl", 2), "steps.jsonl line 2"),
     "no checkpoint whole": (
