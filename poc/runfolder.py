@@ -76,8 +76,8 @@ class RunFolder:
             self.audit.append("start", files | {key: facts[key] for key in ("model", "data", "labels") if key in facts})
 
     def _check_logs(self) -> None:
-        """InputError unless audit log and steps.jsonl, as they were written, reach to the newest whole checkpoint, and the
-        log to the head that outcome.json holds."""
+        """InputError unless audit log and steps.jsonl are as they were written: up to the newest whole checkpoint, the
+        audit log also up to the head that outcome.json holds."""
         from poc import checkpoint
 
         found, steps = checkpoint.last_whole(self.path / "checkpoints"), self.path / "steps.jsonl"
