@@ -16,7 +16,9 @@ from collections.abc import Callable, Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
+import psutil
 import torch
 
 ROOT = Path(__file__).parent.parent
@@ -62,14 +64,39 @@ def peak_extra(build_and_call: Callable[[], object], device: str) -> int | None:
         build_and_call()
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated() - before
+    found = resident(build_and_call)
+    return None if found is None else found.peak - found.before
+
+
+class Resident(NamedTuple):
+    """Bytes of this process in memory: when a call began, at most during it, and at most until it began."""
+
+    before: int
+    peak: int
+    earlier: int
+
+
+def resident(call: Callable[[], object]) -> Resident | None:
+    """None, and no call, where it cannot be measured."""
+    gc.collect()
     _give_back_free_memory()
     try:
+        earlier = _status("VmHWM")
         CLEAR.write_text("5")  # VmHWM starts again from VmRSS
         before = _status("VmRSS")
-        build_and_call()
-        return _status("VmHWM") - before
     except (OSError, KeyError):
         return None
+    call()
+    return Resident(before, _status("VmHWM"), earlier)
+
+
+def workers() -> int:
+    """Bytes of all processes that this one started and that still run; of what processes share, each has its part.
+
+    Where that cannot be told, what is shared counts once for each.
+    """
+    found = [process.memory_full_info() for process in psutil.Process().children(recursive=True)]
+    return sum(getattr(memory, "pss", memory.rss) for memory in found)
 
 
 def release(device: str) -> None:
@@ -108,7 +135,7 @@ def _median_seconds(call: Callable[[], object]) -> float:
 
 def environment(device: str) -> dict:
     """The machine and what is installed; no paths and no names of hosts."""
-    names = ("torch", "triton", "trl", "transformers", "verl", "cut-cross-entropy")
+    names = ("torch", "triton", "trl", "transformers", "peft", "accelerate", "verl", "cut-cross-entropy")
     return {
         "git": git_state(),
         "device": device,

@@ -30,7 +30,7 @@ from poc import durable, guard
 from poc.records import Episode, Example, Group, Verdict
 
 MANIFEST, OPTIMIZER, STATE, ROLLOUTS = "manifest.json", "optimizer.safetensors", "state.json", "rollouts.json"
-FORMAT = 1
+FORMAT = 2
 
 
 class Damaged(Exception):
@@ -44,6 +44,7 @@ class State:
     memory: guard.Memory
     rows: dict[str, int]  # completions at once in update, rollout and evaluate; halved when memory runs out
     halved: dict[str, int]  # how often
+    recompute: bool = False  # gradient checkpointing
     step: int = 0  # optimizer steps taken or skipped; the data position, the epochs and every seed follow from it
     evaluated: int = -1  # the last step whose evaluation is written
     entropies: tuple[float | None, ...] = ()  # policy entropy of each step so far: a switch looks at them
@@ -152,7 +153,7 @@ def optimizer_bytes(policy, optimizer: torch.optim.Optimizer) -> bytes:
     """The optimizer's state as safetensors, the same bytes for the same state."""
     named = {parameter: key for key, parameter in policy.model.named_parameters()}
     tensors = {
-        f"{named[parameter]}/{key}": value.detach().cpu().contiguous()
+        f"{named[parameter]}/{key}": torch.as_tensor(value).detach().cpu().clone().contiguous()
         for parameter, entries in optimizer.state.items()
         for key, value in entries.items()
     }
@@ -166,8 +167,11 @@ def load_optimizer(folder: Path, policy, optimizer: torch.optim.Optimizer) -> No
     for key, value in load_file(folder / OPTIMIZER).items():
         parameter, _, entry = key.rpartition("/")
         owner = named[parameter]
-        target = torch.empty_like(owner) if value.shape == owner.shape else torch.empty_like(value)
-        optimizer.state[owner][entry] = target.copy_(value)  # owned, aligned memory on the parameter's device
+        if value.dtype == torch.int64:  # a plain count
+            optimizer.state[owner][entry] = int(value)
+            continue
+        device = value.device if value.ndim == 0 else owner.device
+        optimizer.state[owner][entry] = torch.empty_like(value, device=device).copy_(value)  # owned, aligned memory
 
 
 def name(step: int) -> str:

@@ -19,6 +19,7 @@ from typing import Annotated
 import typer
 
 from poc import __version__
+from poc.parallel import World, the_world
 from poc.records import InputError, RunError
 
 app = typer.Typer(
@@ -27,6 +28,7 @@ app = typer.Typer(
 )  # fmt: skip
 
 MOST_QUESTIONS = 100_000  # that --csv writes
+TRAINING = ("pilot", "train", "transfer", "resume")  # what several processes can do together (poc.parallel)
 
 Config = Annotated[str | None, typer.Argument(help="YAML file; without it the embedded lab models are used.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder to write; a new one under runs/ by default.")]
@@ -226,6 +228,18 @@ def difficulty(
 
 
 @app.command()
+def graduate(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished or interrupted run.")],
+    to: Annotated[str, typer.Option("--to", help="Where it goes on: trl, for FSDP, DeepSpeed and vLLM.")] = "trl",
+    out: Out = None,
+) -> None:
+    """Write a folder that goes on with a run in TRL's GRPOTrainer, when one GPU is not enough."""
+    from poc.graduate.folder import graduate as write
+
+    print("\n".join(write(run, to, out or _new_folder("graduate"))))
+
+
+@app.command()
 def doctor() -> None:
     """What this machine has: sandbox, versions, GPU, memory, disk."""
     from poc.doctor import show
@@ -234,10 +248,14 @@ def doctor() -> None:
 
 
 @app.callback(invoke_without_command=True)
-def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+def _root(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+) -> None:
     if version:
         print(f"poc {__version__}")
         raise typer.Exit()
+    if the_world().size > 1 and context.invoked_subcommand not in TRAINING:
+        raise InputError(f"poc {context.invoked_subcommand} runs in one process: start it without accelerate launch")
 
 
 def _own_questions(name, level, attack: bool, csv: Path, count: int, out: Path | None, seed: int) -> None:
@@ -259,7 +277,8 @@ def _own_questions(name, level, attack: bool, csv: Path, count: int, out: Path |
 
 
 def _new_folder(kind: str) -> Path:
-    return Path("runs") / f"{kind}-{datetime.now():%Y%m%d-%H%M%S}"
+    name = the_world().from_writer("a new folder", lambda: f"{kind}-{datetime.now():%Y%m%d-%H%M%S}")
+    return Path("runs") / name
 
 
 def _remove(folder: Path, existed: bool) -> None:
@@ -287,6 +306,8 @@ def _equivalence(config, jobs, out: Path, run) -> None:
     from poc.equivalence import observer
     from poc.equivalence_page import show
 
+    if the_world().size > 1:
+        raise InputError(f"{out}: measures how alike rewards are, in one process: start it without accelerate launch")
     try:
         run(config, jobs, out, is_pilot=False, observer=observer)
     except typer.Exit:  # done, failed or interrupted: what was measured is there
@@ -300,6 +321,8 @@ def _run(config, jobs, out: Path, is_pilot: bool, observer=None) -> None:
     from poc import pilot as stage
 
     data, existed = stage.prepare(jobs), out.exists()
+    if not the_world().is_writer:
+        return _go(config, jobs, out, is_pilot, observer, data)
     runfolder.create_empty(out)
     held = runfolder.lock(out)  # before anything is written or, below, removed
     try:
@@ -325,25 +348,32 @@ def _go(config, jobs, out: Path, is_pilot: bool, observer=None, data=None) -> No
     from poc.display import watching
     from poc.interrupt import deferred
 
+    world = the_world()
     pilot_of = out.resolve().parent.parent if out.resolve().parent.name == "arms" else None
     with (
         _told_how_to_go_on(out),
-        runfolder.lock(out),
-        runfolder.lock(pilot_of) if pilot_of else nullcontext(),
+        runfolder.lock(out) if world.is_writer else nullcontext(),
+        runfolder.lock(pilot_of) if pilot_of and world.is_writer else nullcontext(),
         watching(sum(stage.steps_left(job) for job in jobs)) as watch,
-        deferred(watch) as interrupted,
+        deferred(watch) as asked,
+        world.shared_fate(),
     ):
         watch.say(f"{len(jobs)} run(s) of {jobs[0].config.train.steps} steps into {out}")
+        interrupted = lambda: world.any("interrupted", asked())  # noqa: E731
         state = stage.run(jobs, data or stage.prepare(jobs), watch, interrupted, observer)
-    from poc.report import write
-
     said = state
     if state == "stopped" and is_pilot:
         state, said = "done", "done, the guard ended an arm"  # which is a finding of the pilot
-    print(f"{said}: report in {write([out], out / 'report.html')}")
-    if state == "interrupted":
-        print(f"go on with: poc resume {shlex.quote(str(out))}")
+    world.from_writer("report", lambda: _report(out, said))
     raise typer.Exit({"done": 0, "failed": 1, "stopped": 3, "interrupted": 130}[state])
+
+
+def _report(out: Path, said: str) -> None:
+    from poc.report import write
+
+    print(f"{said}: report in {write([out], out / 'report.html')}")
+    if said == "interrupted":
+        print(f"go on with: poc resume {shlex.quote(str(out))}")
 
 
 @contextmanager
@@ -356,8 +386,8 @@ def _told_how_to_go_on(out: Path):
         if any(out.rglob("checkpoints/step-*")):
             way_on = f"to go on from the last checkpoint: poc resume {shlex.quote(str(out))}"
         if isinstance(error, KeyboardInterrupt):
-            _end(130, f"stopped at once; {way_on}")
-        _end(1, f"{error.filename or out}: {error.strerror or error}; {way_on}")
+            _end(130, f"stopped at once; {way_on}", the_world())
+        _end(1, f"{error.filename or out}: {error.strerror or error}; {way_on}", the_world())
 
 
 def main() -> None:
@@ -366,20 +396,34 @@ def main() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries, to their callers
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it looks for optional kernels and says so
+    world = World()
     try:
-        app()
+        world = the_world()
+        if not world.is_writer:
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        with world.shared_fate():
+            app()
     except InputError as error:
-        _end(2, str(error))
+        _end(2, str(error), world)
     except KeyboardInterrupt:
-        _end(130, "stopped at once")
+        _end(130, "stopped at once", world)
     except RunError as error:
-        _end(1, str(error))
+        _end(1, str(error), world)
     except OSError as error:
-        _end(1, f"{error.filename or 'file system'}: {error.strerror or error}; what was written before is whole")
+        place = error.filename or "file system"
+        _end(1, f"{place}: {error.strerror or error}; what was written before is whole", world)
+    except Exception as error:  # a defect: one traceback
+        world.leave()
+        if world.is_told_elsewhere(error):
+            sys.exit(1)
+        raise
 
 
-def _end(code: int, message: str) -> None:
-    print(f"poc: {' '.join(message.split())}", file=sys.stderr)
+def _end(code: int, message: str, world: World) -> None:
+    if world.is_writer or world.broken:
+        print(f"poc: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    if code != 130:  # at once
+        world.leave()
     sys.exit(code)
 
 

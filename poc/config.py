@@ -157,8 +157,11 @@ class Train(Section):
     kl: Number = Field(0.0, ge=0)  # weight of the k3 estimate against the start model
     weight_decay: Number = Field(0.0, ge=0)
     max_grad_norm: Number = Field(1.0, gt=0)
-    micro_batch: int = Field(128, ge=1)  # completions per forward and backward pass
-    sample_rows: int = Field(1024, ge=1)  # completions that are sampled at once
+    memory_gib: Number | None = Field(None, gt=0)  # of the whole run; null: what is free (poc.budget)
+    micro_batch: int = Field(128, ge=1)  # completions per forward and backward pass, at most: memory may allow fewer
+    sample_rows: int = Field(1024, ge=1)  # completions that are sampled at once, at most
+    recompute: bool | None = None  # gradient checkpointing; null: where memory needs it
+    optimizer: Literal["adamw", "adamw8bit"] = "adamw"  # adamw8bit: bitsandbytes' 8-bit moments
     checkpoint_every: int = Field(5, ge=1)  # steps; every evaluated step has a checkpoint as well
     nonfinite: Literal["stop", "skip"] = "stop"  # when loss, gradient, a reward or a statistic is NaN or infinite
     nonfinite_cap: int = Field(3, ge=1)  # skipped steps; one more stops the run

@@ -30,11 +30,12 @@ from poc import rewards, runfolder
 from poc.config import RunConfig, Train
 from poc.models import Policy
 from poc.objective import advantages, policy_loss
+from poc.packing import batches
 from poc.pilot import Job
 from poc.records import Group, InputError, RunError
 from poc.statistics import bootstrap_interval
 from poc.trainer import reward_tables
-from poc.update import batches, token_logp
+from poc.update import token_logp
 
 NAMES = (
     "self_certainty", "token_entropy", "trajectory_entropy", "semantic_entropy", "majority_vote", "verifiable",
@@ -138,11 +139,8 @@ def gradient(policy: Policy, groups: Sequence[Group], advantage: Tensor, config:
     tokens = sum(len(episode) for group in groups for episode in group.episodes)
     total = [torch.zeros_like(p) for p in policy.trainable()]
     for batch in batches(groups, advantage, config.micro_batch, policy, all_rows=False):
-        trained = batch.targets != -100
         logp = token_logp(policy, batch, config.temperature)
-        loss = policy_loss(
-            logp, batch.old_logp[trained], batch.advantages[trained], tokens=tokens, clip=config.clip
-        ).loss
+        loss = policy_loss(logp, batch.old_logp, batch.advantages, tokens=tokens, clip=config.clip).loss
         for sum_, part in zip(total, torch.autograd.grad(loss, policy.trainable()), strict=True):
             sum_ += part
     return torch.cat([part.flatten().cpu() for part in total])

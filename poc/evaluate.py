@@ -11,17 +11,20 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import NamedTuple
 
 import torch
 
 from poc import statistics
 from poc.config import RunConfig
 from poc.models import Policy
+from poc.packing import batches
+from poc.parallel import the_world
 from poc.records import CanaryRecord, Episode, Example, Group
 from poc.rewards.meanings import Clustering, with_meanings
 from poc.rewards.semantic import agreement
 from poc.rollout import graded, sample
-from poc.update import batches, token_logp
+from poc.update import token_logp
 
 SEED = 20_250_617  # one fixed stream: what differs between two evaluations is the weights
 TEMPERATURE = 1.0
@@ -47,32 +50,17 @@ def evaluate(
     """The evaluation record of `examples`: summary metrics with intervals and every completion behind them.
 
     With `cluster` also what the guard needs (`canary_record`): each question's agreement, the distance to the start.
+    Every process of a run does its part of the questions (poc.parallel).
     """
     started = time.perf_counter()
     prompts = [encode(example) for example in examples]
-    limits = dict(max_new_tokens=config.train.max_new_tokens, max_rows=config.train.sample_rows, seed=SEED)
-    greedy = sample(policy, prompts, 1, temperature=0.0, **limits)
-    sampled = sample(policy, prompts, config.evaluate.samples, temperature=TEMPERATURE, **limits)
-    drawn = [[*one, *many] for one, many in zip(greedy, sampled, strict=True)]
-    judged = graded(examples, drawn, budget=time.perf_counter() - started)
-    rows = [
-        {
-            "id": example.id,
-            "question": example.text,
-            "gold": example.answer,
-            "greedy": completion(one),
-            "sampled": [completion(episode) for episode in many],
-        }
-        for example, (one, *many) in zip(examples, judged, strict=True)
-    ]
+    answer = lambda part: [_answered(policy, examples, prompts, part, config, cluster)]  # noqa: E731
+    found = the_world().spread("evaluation", len(examples), answer)
+    rows = [row for some in found for row in some.rows]
     extra = {}
     if cluster:
-        groups = [
-            Group(example, tuple(prompt), tuple(many))
-            for example, prompt, (_, *many) in zip(examples, prompts, judged, strict=True)
-        ]
-        extra["agreement"] = [agreement(with_meanings(group, cluster)) for group in groups]
-        extra["kl"] = distance(policy, groups, config)
+        extra["agreement"] = [value for some in found for value in some.agreement]
+        extra["kl"] = sum(some.distance for some in found) / sum(some.tokens for some in found)
     return extra | {
         "step": step,
         "temperature": TEMPERATURE,
@@ -83,17 +71,56 @@ def evaluate(
     }
 
 
+class _Answered(NamedTuple):
+    """What one process found of its part of the questions; the last three of the canary only."""
+
+    rows: list[dict]
+    agreement: Sequence[float] = ()
+    distance: float = 0.0
+    tokens: int = 0
+
+
+def _answered(
+    policy: Policy, examples: Sequence[Example], prompts: list[list[int]], part: slice, config: RunConfig,
+    cluster: Clustering | None,
+) -> _Answered:  # fmt: skip
+    """The questions of `part`, as they are drawn among all of them."""
+    started = time.perf_counter()
+    limits = dict(max_new_tokens=config.train.max_new_tokens, max_rows=config.train.sample_rows, seed=SEED, part=part)
+    greedy = sample(policy, prompts, 1, temperature=0.0, **limits)
+    sampled = sample(policy, prompts, config.evaluate.samples, temperature=TEMPERATURE, **limits)
+    drawn = [[*one, *many] for one, many in zip(greedy, sampled, strict=True)]
+    judged = graded(examples[part], drawn, budget=time.perf_counter() - started)
+    rows = [
+        {
+            "id": example.id,
+            "question": example.text,
+            "gold": example.answer,
+            "greedy": completion(one),
+            "sampled": [completion(episode) for episode in many],
+        }
+        for example, (one, *many) in zip(examples[part], judged, strict=True)
+    ]
+    if not cluster:
+        return _Answered(rows)
+    groups = [
+        Group(example, tuple(prompt), tuple(many))
+        for example, prompt, (_, *many) in zip(examples[part], prompts[part], judged, strict=True)
+    ]
+    agreed = [agreement(with_meanings(group, cluster)) for group in groups]
+    return _Answered(rows, agreed, *distance(policy, groups, config))
+
+
 @torch.no_grad()
-def distance(policy: Policy, groups: Sequence[Group], config: RunConfig) -> float:
-    """Mean k3 estimate (poc.objective) of KL(policy || start model) over the groups' tokens, nats per token."""
+def distance(policy: Policy, groups: Sequence[Group], config: RunConfig) -> tuple[float, int]:
+    """KL(policy || start model) in nats (k3 estimate, poc.objective), summed over the groups' tokens; their number."""
     weights = torch.ones(len(groups), len(groups[0].episodes))
-    total = tokens = 0.0
+    total, tokens = 0.0, 0
     with policy.adapter_off():
         for batch in batches(groups, weights, config.train.micro_batch, policy, all_rows=True):
-            trained = batch.targets != -100
-            difference = token_logp(policy, batch, TEMPERATURE).double() - batch.old_logp[trained].double()
-            total, tokens = total + (difference.exp() - difference - 1).sum().item(), tokens + trained.sum().item()
-    return total / tokens
+            difference = token_logp(policy, batch, TEMPERATURE).double() - batch.old_logp.double()
+            total, tokens = total + (difference.exp() - difference - 1).sum().item(), tokens + len(difference)
+    return total, tokens
 
 
 def canary_record(evaluation: dict) -> CanaryRecord:

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from poc.draw import head_logits, left_pad
 from poc.models import Policy
 from poc.prompts import render
 from poc.records import InputError
-from poc.rollout import head_logits, left_pad
 from poc.sources import local_folder
 from poc.tasks.answers import normalise
 from poc.text import clip, visible

@@ -11,7 +11,8 @@ adapted layer a float32 copy of its input, and e = 4 gives the layers with one i
     e bytes    4 n d (queries, keys, values, output; keys and values repeated to n heads)
                + 3 I (gate, its activation, up) + L (the mask, which every layer converts)
 
-Attention that is computed plainly (eager) keeps its n L probabilities as well, in float32 and, for e < 4, in e bytes;
+Packed rows (poc.packing) take masks of ours, one number a pair of tokens and kind of layer, made once. Attention that
+is computed plainly (eager) keeps its n L probabilities as well, in float32 and, for e < 4, in e bytes;
 torch's sdpa keeps none on the CPU, and is taken to keep none on CUDA, where none of this was checked. The head keeps H
 float32 numbers of a trained token (no logits).
 
@@ -25,10 +26,11 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from peft.tuners.lora import LoraLayer
 
 from poc.config import Train
+from poc.decode import PREFILL, ROOM
 from poc.models import NF4_BLOCK, Policy
+from poc.packing import best_size
 
 MIB = 2**20
 FLOAT32 = 4
@@ -63,6 +65,9 @@ class Shape:
     eager: bool = False
     sliding: int = 0  # layers whose cache ends after `window` tokens
     window: int = 0
+    masks: int = 0  # kinds of layers that take a mask of ours: packed rows; 0: each row holds one completion
+    cost: float = 0.0  # poc.packing: FLOPs of attention a token and key over FLOPs of the layers a token
+    merges: bool = False  # the adapted weights are held twice while sampling
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +85,9 @@ def shape_of(policy: Policy) -> Shape:
     Where that is silent: as many key/value heads as heads, heads of 64 numbers, an intermediate size of 4 H.
     """
     config = policy.model.get_base_model().config.get_text_config()
-    hidden, layers = policy.head.weight.shape[1], _layers(policy)
+    hidden, layers = policy.head.weight.shape[1], policy.layers()
     heads = _read(config, "num_attention_heads", max(1, hidden // 64))
-    adapted = [module for module in policy.model.modules() if isinstance(module, LoraLayer)]
+    adapted = policy.adapted()
     norms = [name for name, module in layers[0].named_modules() if "Norm" in type(module).__name__]
     of_heads = [name for name in norms if name.endswith(("q_norm", "k_norm"))]
     return Shape(
@@ -96,13 +101,8 @@ def shape_of(policy: Policy) -> Shape:
         eager=getattr(config, "_attn_implementation", "sdpa") == "eager",
         sliding=_read(config, "layer_types", []).count("sliding_attention"),
         window=_read(config, "sliding_window", 0),
+        masks=len(policy.windows) if policy.packs else 0, cost=policy.attention_cost, merges=policy.merges,
     )  # fmt: skip
-
-
-def _layers(policy: Policy) -> torch.nn.ModuleList:
-    """The body's layers, whatever the architecture calls them."""
-    body = policy.model.get_base_model().get_decoder()
-    return max((m for m in body.modules() if isinstance(m, torch.nn.ModuleList)), key=len)
 
 
 def _read(config, name: str, fallback):
@@ -123,26 +123,46 @@ def weight_bytes(shape: Shape) -> int:
     return shape.weights + FLOAT32 * shape.adapter
 
 
-def optimizer_bytes(shape: Shape) -> int:
-    """AdamW on the adapter: the gradient and two moments, 3 * 4 bytes a parameter (all live on between steps)."""
-    return 3 * FLOAT32 * shape.adapter
+def optimizer_bytes(shape: Shape, train: Train | None = None) -> int:
+    """AdamW on the adapter: the gradient and two moments, 3 * 4 bytes a parameter, all of which live on between steps.
+
+    With 8-bit moments 4 + 2.
+    """
+    eight = train is not None and train.optimizer == "adamw8bit"
+    return (FLOAT32 + 2 if eight else 3 * FLOAT32) * shape.adapter
 
 
-def activation_bytes(shape: Shape, rows: int, length: int) -> int:
+def activation_bytes(shape: Shape, rows: int, length: int, packed: bool = False, recompute: bool = False) -> int:
     """What autograd keeps of a micro-batch: rows * length * (layers * kept + 4 H), kept as the module says.
 
-    An upper estimate: as if every row were `length` tokens and all of them trained.
+    An upper estimate: as if every row were `length` tokens and all of them trained. `packed`: with masks of ours, made
+    once; else every layer makes one. `recompute`: a layer's input, and all of one layer.
     """
-    return rows * length * (shape.layers * _kept(shape, length) + FLOAT32 * shape.hidden)
+    tokens, layer = rows * length, _kept(shape, length, packed)
+    masks = rows * length * length * shape.itemsize * shape.masks if packed else 0
+    kept = shape.hidden * shape.itemsize * shape.layers + layer if recompute else shape.layers * layer
+    return tokens * (kept + FLOAT32 * shape.hidden) + masks
 
 
-def _kept(s: Shape, length: int) -> int:
+def pass_bytes(shape: Shape, rows: int, group: int, prompt: int, answer: int, recompute: bool = False) -> int:
+    """`activation_bytes` of `rows` completions of `answer` tokens, in groups behind prompts of `prompt` tokens."""
+    k = together(shape, rows, group, prompt, answer)
+    return activation_bytes(shape, -(-rows // k), prompt + k * answer, k > 1, recompute)
+
+
+def together(shape: Shape, rows: int, group: int, prompt: int, answer: int) -> int:
+    """Completions that share a row (poc.packing) where `rows` of them are passed at once."""
+    return best_size(prompt, [answer] * group, rows, shape.cost) if shape.masks else 1
+
+
+def _kept(s: Shape, length: int, packed: bool) -> int:
     """Bytes that a layer keeps of a token."""
     attention, wide = s.heads * s.head_dim, s.itemsize == FLOAT32
     inputs = (2 * s.hidden if wide else 5 * s.hidden + attention) + s.intermediate
     own_norms = (s.heads + s.kv_heads) * s.head_dim if s.head_norms else 0
     floats = s.norms * s.hidden + ADAPTED * s.rank + s.heads + inputs + own_norms
-    scores = s.heads * length * (FLOAT32 + (0 if wide else s.itemsize)) if s.eager else length * s.itemsize
+    mask = 0 if packed else length * s.itemsize
+    scores = s.heads * length * (FLOAT32 + (0 if wide else s.itemsize)) if s.eager else mask
     return FLOAT32 * floats + s.itemsize * (4 * attention + 3 * s.intermediate) + scores
 
 
@@ -157,9 +177,16 @@ def draw_bytes(shape: Shape, rows: int) -> int:
     return rows * shape.vocabulary * (FLOAT32 + 2 * 8)
 
 
+def prefill_bytes(shape: Shape, prompts: int, length: int) -> int:
+    """The widest moment of computing prompts: three numbers of the intermediate size a token, and the residual's."""
+    tokens = max(length, min(prompts * length, PREFILL))
+    return tokens * (3 * shape.intermediate + 4 * shape.hidden) * FLOAT32
+
+
 def sampling_bytes(shape: Shape, rows: int, length: int) -> int:
-    """The cache at `length` tokens and what drawing the next one takes."""
-    return cache_bytes(shape, rows, length) + draw_bytes(shape, rows)
+    """The cache at `length` tokens, twice in the one layer that grows, what drawing a token takes, merged weights."""
+    merged = shape.linear * shape.itemsize if shape.merges else 0
+    return cache_bytes(shape, rows, length + ROOM) + draw_bytes(shape, rows) + merged
 
 
 def sampled_rows(train: Train) -> int:
@@ -178,12 +205,14 @@ def step_bytes(shape: Shape, train: Train, prompt_tokens: int, during: During) -
     if train.max_new_tokens is None:
         raise ValueError("train.max_new_tokens is None: the estimate needs the number that the domain gives it")
     length = prompt_tokens + train.max_new_tokens
-    passing = (
-        activation_bytes(shape, updated_rows(train), length)
-        if during == "update"
-        else sampling_bytes(shape, sampled_rows(train), length)
-    )
-    return weight_bytes(shape) + optimizer_bytes(shape) + passing
+    if during == "update":
+        rows, group, answer = updated_rows(train), train.group_size, train.max_new_tokens
+        passing = pass_bytes(shape, rows, group, prompt_tokens, answer, bool(train.recompute))
+    else:
+        rows = sampled_rows(train)
+        prefill = prefill_bytes(shape, rows // train.group_size, prompt_tokens)
+        passing = max(prefill, sampling_bytes(shape, rows, length))
+    return weight_bytes(shape) + optimizer_bytes(shape, train) + passing
 
 
 def remedies(
@@ -208,8 +237,8 @@ def _candidates(
 ) -> Iterator[tuple[str, str, Shape, dict[str, int]]]:
     """(what to write, its cost, the shape and the options of `train` with it), each about half of what is now."""
     for name, value, cost in _smaller(train, during):
-        if 0 < value < getattr(train, name):
-            yield f"--set train.{name}={value}", cost, shape, {name: value}
+        if name == "recompute" or 0 < value < getattr(train, name):
+            yield f"--set train.{name}={str(value).lower()}", cost, shape, {name: value}
     if cuda and not quantized:
         packed = shape.weights - round(shape.linear * (shape.itemsize - NF4_BYTES))
         yield "--set quantization=nf4", "rounds the weights to 4 bits", replace(shape, weights=packed), {}
@@ -221,6 +250,8 @@ def _candidates(
 def _smaller(train: Train, during: During) -> Iterator[tuple[str, int, str]]:
     if during == "update":
         yield "micro_batch", updated_rows(train) // 2, "slower only"
+        if not train.recompute:
+            yield "recompute", True, "updates take half as long again"
     else:
         half = sampled_rows(train) // 2
         yield "sample_rows", max(half // train.group_size, 1) * train.group_size, "slower only"

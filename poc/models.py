@@ -2,8 +2,7 @@
 
 logits = softcap(hidden @ W^T + b). `Policy.body` gives hidden, `Policy.head` holds W, b and the cap, so that the loss
 can be computed without logits (vocab_kernels.linear_token_stats). LoRA (Hu et al. 2021; on NF4: Dettmers et al. 2023):
-W' = W + (alpha / rank) * B A in every linear layer of the body, never in the head. Not here: sampling, the optimizer,
-gradient checkpointing.
+W' = W + (alpha / rank) * B A in every linear layer of the body, never in the head. Not here: sampling, the optimizer.
 """
 
 import copy
@@ -12,6 +11,7 @@ import math
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -21,6 +21,7 @@ from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
@@ -56,6 +57,26 @@ class Policy:
     device: torch.device
     dtype: torch.dtype
     prompt_format: str  # the default one: bare, plain or chat
+    shares_prefix: bool = True  # a cache can be expanded, selected and joined (poc.decode); see poc.abilities
+    packs: bool = True  # several completions behind one prompt in one sequence (poc.packing); see poc.abilities
+    notes: tuple[str, ...] = ()  # what the user should hear once about this architecture
+
+    @cached_property
+    def windows(self) -> dict[str, int | None]:
+        """Kinds of layers and the window of each; None: it sees everything before it."""
+        config = self.model.get_base_model().config.get_text_config()
+        window = getattr(config, "sliding_window", None)
+        kinds = getattr(config, "layer_types", None) or ["sliding_attention" if window else "full_attention"]
+        return {kind: window if kind == "sliding_attention" else None for kind in kinds}
+
+    @cached_property
+    def attention_cost(self) -> float:
+        """FLOPs of attention a token and key (4 n d a layer) over FLOPs of the layers a token (2 a weight)."""
+        config = self.model.get_base_model().config.get_text_config()
+        heads = getattr(config, "num_attention_heads", 1)
+        size = heads * (getattr(config, "head_dim", None) or self.head.weight.shape[1] // heads)
+        weights = sum(module.in_features * module.out_features for module in self.adapted())
+        return 4 * size * len(self.layers()) / (2 * weights)
 
     def body(self, input_ids, attention_mask=None, position_ids=None, past_key_values=None, use_cache=False):
         """input_ids [B, L] -> (hidden states after the final norm [B, L, H], past_key_values). Computes no logits."""
@@ -67,9 +88,63 @@ class Policy:
 
     @contextmanager
     def adapter_off(self):
-        """Inside, the policy is the start model."""
+        """Inside, the policy is the start model. Raises RuntimeError inside `merged`."""
+        if any(module.merged for module in self.adapted()):
+            raise RuntimeError("the adapter is merged into the weights: it cannot be switched off here")
         with self.model.disable_adapter():
             yield
+
+    @property
+    def merges(self) -> bool:
+        """Whether `merged` merges.
+
+        A 4-bit weight cannot take the adapter up, and a 16-bit one would round it away: what is sampled would not be
+        what is scored.
+        """
+        return self.dtype == torch.float32 and not any(
+            isinstance(module.get_base_layer(), Linear4bit) for module in self.adapted()
+        )
+
+    @contextmanager
+    def merged(self):
+        """Inside, W + (alpha / rank) B A is computed once for each layer and not with every token; no gradients.
+
+        The weights themselves come back, not what is left after a subtraction. Takes a second copy of the adapted
+        weights meanwhile. Where nothing can be merged, or all is, it does nothing.
+        """
+        layers = [] if not self.merges else [module for module in self.adapted() if not module.merged]
+        weights = [module.get_base_layer().weight for module in layers]
+        originals = [weight.data for weight in weights]
+        try:
+            with torch.no_grad():
+                for module, weight in zip(layers, weights, strict=True):
+                    weight.data = weight.data + module.get_delta_weight("default")
+                    module.merged_adapters.append("default")
+            yield
+        finally:
+            for module, weight, original in zip(layers, weights, originals, strict=True):
+                weight.data = original
+                module.merged_adapters.clear()
+
+    @contextmanager
+    def recomputing(self, wanted: bool = True):
+        """Inside, a layer keeps its input only and is computed again in the backward pass (gradient checkpointing)."""
+        layers = list(self.layers()) if wanted else []
+        for layer in layers:
+            layer.forward = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
+        try:
+            yield
+        finally:
+            for layer in layers:
+                del layer.forward  # the class's own is there again
+
+    def layers(self) -> torch.nn.ModuleList:
+        """The body's layers, whatever the architecture calls them."""
+        body = self.model.get_base_model().get_decoder()
+        return max((m for m in body.modules() if isinstance(m, torch.nn.ModuleList)), key=len)
+
+    def adapted(self) -> list[LoraLayer]:
+        return [module for module in self.model.modules() if isinstance(module, LoraLayer)]
 
     def trainable(self) -> list[torch.nn.Parameter]:
         return [p for p in self.model.parameters() if p.requires_grad]
@@ -80,14 +155,13 @@ class Policy:
         The same `seed` gives the same adapter on every device: the draws are made on the CPU, from their own generator.
         """
         generator = torch.Generator().manual_seed(seed)
-        for module in self.model.modules():
-            if isinstance(module, LoraLayer):
-                a, b = module.lora_A["default"].weight, module.lora_B["default"].weight
-                fresh = torch.empty(a.shape)
-                torch.nn.init.kaiming_uniform_(fresh, a=math.sqrt(5), generator=generator)
-                with torch.no_grad():
-                    a.copy_(fresh)
-                    b.zero_()
+        for module in self.adapted():
+            a, b = module.lora_A["default"].weight, module.lora_B["default"].weight
+            fresh = torch.empty(a.shape)
+            torch.nn.init.kaiming_uniform_(fresh, a=math.sqrt(5), generator=generator)
+            with torch.no_grad():
+                a.copy_(fresh)
+                b.zero_()
 
     def save_adapter(self, folder: str | Path) -> None:
         """Write adapter_model.safetensors and adapter_config.json, as PEFT reads them, the same bytes each time."""
@@ -128,7 +202,9 @@ def load_policy(
     if adapter is not None:
         policy.load_adapter(adapter)
     _check_head(policy)
-    return policy
+    from poc.abilities import check  # built on this module
+
+    return check(policy)
 
 
 def _dtype(device: torch.device) -> torch.dtype:

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from poc import rewards, runfolder, sources, tasks
+from poc import rewards, runfolder, sharedfolder, sources, tasks
 from poc.config import NEED_LABELS, Arm, PilotConfig, RunConfig
 from poc.display import Watch
 from poc.motivation import motivation
+from poc.parallel import Lost, the_world
 from poc.records import Example, InputError, RunError
 from poc.resolve import resolve
 from poc.rewards import hybrid, meanings
@@ -171,9 +172,10 @@ def _run_model(jobs: list[Job], data: Questions, watch: Watch, interrupted, obse
 
     config = jobs[0].config
     watch.say(f"loading {config.model}")
-    policy = load_policy(
-        config.model, quantization=config.quantization, lora_rank=config.lora.rank, lora_alpha=config.lora.alpha
-    )
+    with the_world().together("loading the model"):
+        policy = load_policy(
+            config.model, quantization=config.quantization, lora_rank=config.lora.rank, lora_alpha=config.lora.alpha
+        )
     start: dict[tuple, dict] = {}  # questions and way of asking -> evaluation of the start model
     for staged in [_stage_or_refuse(job, policy, data, watch) for job in jobs]:
         yield _run_job(staged, policy, watch, interrupted, observer, start) if staged else "failed"
@@ -184,7 +186,8 @@ def _run_model(jobs: list[Job], data: Questions, watch: Watch, interrupted, obse
 def _stage_or_refuse(job: Job, policy, data: Questions, watch: Watch) -> "Staged | None":
     """The staged job; None for one that cannot run beside others that have; before any has, that is an InputError."""
     try:
-        return stage(job, policy, data.of(job), data.notes_of(job))
+        with the_world().together("staging a run"):
+            return stage(job, policy, data.of(job), data.notes_of(job))
     except InputError as error:
         if not watch.done:
             raise
@@ -194,7 +197,8 @@ def _stage_or_refuse(job: Job, policy, data: Questions, watch: Watch) -> "Staged
 
 def _refuse(job: Job, error: InputError, watch: Watch) -> str:
     """An arm that cannot run beside others that did: its folder says why."""
-    runfolder.write_refused(job.folder, job.config, _names(job), str(error))
+    if the_world().is_writer:
+        runfolder.write_refused(job.folder, job.config, _names(job), str(error))
     watch.say(f"{job.name} cannot run: {error}")
     return "failed"
 
@@ -250,14 +254,14 @@ def _run_job(staged: Staged, policy, watch: Watch, interrupted, observer, start:
     job, config = staged.job, staged.job.config
     try:
         kind = {"kind": "equivalence"} if observer else {}
-        folder = runfolder.RunFolder(job.folder, config, staged.facts | kind)
+        folder = sharedfolder.opened(job.folder, config, staged.facts | kind)
     except InputError as error:  # somebody else writes there, or what lies there is another run
         if not watch.done:
             raise
         watch.say(f"{job.name} cannot run: {error}")
         return "failed"
     watch.start_run(job.name, config.train.steps)
-    with _outcome(folder, job.name, watch) as state:
+    with _outcome(folder, job.name, watch) as state, the_world().shared_fate():
         policy.reset_adapter(config.train.seed)
         state["status"], state["reason"], state["kept"] = train(
             config, policy, staged.examples, folder,
@@ -346,6 +350,8 @@ def _outcome(folder: runfolder.RunFolder, name: str, watch: Watch) -> Iterator[d
     except (RunError, InputError) as error:
         state["reason"] = str(error)
         watch.say(f"{name} failed: {error}")
+        if isinstance(error, Lost):
+            raise
     except BaseException as error:
         state |= {"status": "interrupted" if isinstance(error, KeyboardInterrupt) else "failed", "reason": repr(error)}
         raise

@@ -28,6 +28,7 @@ from poc import __version__, durable
 from poc.audit import Audit, file_sha256
 from poc.audit_verify import parse_head, verify
 from poc.config import RunConfig
+from poc.parallel import the_world
 from poc.records import Group, InputError, StepRecord
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "datasets", "tokenizers", "numpy", "triton")
@@ -288,9 +289,14 @@ def _line_hash(event: dict, hashes: dict[int, str]) -> None:
 
 
 def _other_versions(earlier: dict | None, now: dict) -> list[str]:
-    """Packages, python and threads that are not those of before, as "torch 2.12 -> 2.13"."""
-    before = {**(earlier or {}).get("packages", {}), "threads": (earlier or {}).get("hardware", {}).get("threads")}
-    after = {**now["packages"], "threads": now["hardware"]["threads"]}
+    """Packages, threads and processes that are not those of before, as "torch 2.12 -> 2.13"."""
+    known = (earlier or {}).get("hardware", {})
+    before = {
+        **(earlier or {}).get("packages", {}),
+        "threads": known.get("threads"),
+        "processes": known.get("processes", 1),
+    }
+    after = {**now["packages"], **{key: now["hardware"][key] for key in ("threads", "processes")}}
     return [f"{key} {before[key]} -> {after.get(key)}" for key in before if before[key] != after.get(key)]
 
 
@@ -398,7 +404,7 @@ def _hardware() -> dict:
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "cpu": _cpu_name(), "cores": os.cpu_count(), "threads": torch.get_num_threads(), "memory_gib": round(memory, 1),
-        "gpu": gpu,
+        "gpu": gpu, "processes": the_world().size,
     }  # fmt: skip
 
 

@@ -14,13 +14,14 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from poc import checkpoint, guard, memory
+from poc import budget, checkpoint, guard, memory
 from poc.checkpoint import State
 from poc.config import RunConfig
 from poc.display import Watch
 from poc.evaluate import View, canary_record
 from poc.models import Policy
 from poc.order import cycle_of, derived_seed, prompts_of_step
+from poc.parallel import the_world
 from poc.records import Example, Group, NonFinite, RunError
 from poc.rewards import hybrid
 from poc.rollout import rollout
@@ -51,15 +52,20 @@ class Session:
     ) -> None:  # fmt: skip
         self.config, self.policy, self.folder = config, policy, folder
         self.views, self.measure, self.watch = views, measure, watch
-        self.longest = 1  # tokens of the longest prompt so far
+        self.longest = 1  # tokens of the longest prompt
         self.saved: int | None = None  # step of the last checkpoint
         self.moved: int | None = None  # step of the last optimizer step
 
-    def begin(self, optimizer) -> State:
-        """Where the folder's run stands; a new run gets the checkpoint of its start."""
+    def begin(self, optimizer, prompt_tokens: int) -> State:
+        """Where the folder's run stands; a new run gets the checkpoint of its start. `prompt_tokens`: the longest."""
+        self.longest = prompt_tokens
         state = self.folder.restore(self.policy, optimizer, self.watch.say)
         if state is None:
-            state = first_state(self.config)
+            fits = the_world().each("memory", lambda: budget.fit(self.policy, self.config, prompt_tokens))
+            found = min(fits, key=lambda fit: sum(fit.rows.values()))  # of several processes the one with least room
+            for line in budget.said(found, self.config.train):
+                self.watch.say(f"{self.folder.path.name} {line}")
+            state = first_state(self.config, found)
             self.save(state, optimizer)
         self.saved = state.step
         return state
@@ -102,7 +108,6 @@ class Session:
         options, number = self.config.train, cycle_of(step, self.config)
         prompts = prompts_of_step(examples, options.prompts_per_step * options.rollout_reuse, options.seed, number)
         ids = [encode(e) for e in prompts]
-        self.longest = max(self.longest, *map(len, ids))
         seed = derived_seed(options.seed, "rollout", number)
 
         def draw(rows: int) -> list[Group]:
@@ -111,7 +116,8 @@ class Session:
                 temperature=options.temperature, seed=seed, max_rows=rows,
             )  # fmt: skip
 
-        return self._within_memory(state, step, "rollout", options.group_size, len(ids) * options.group_size, draw)
+        most = the_world().most(len(ids)) * options.group_size
+        return self._within_memory(state, step, "rollout", options.group_size, most, draw)
 
     def update(
         self, state: State, step: int, optimizer, groups: Sequence[Group], advantage: Tensor
@@ -119,9 +125,11 @@ class Session:
         """One optimizer step."""
 
         def learn(rows: int) -> UpdateRecord:
-            return gradients(self.policy, optimizer, groups, advantage, self.config.train, rows)
+            with self.policy.recomputing(state.recompute):
+                return gradients(self.policy, optimizer, groups, advantage, self.config.train, rows)
 
-        most = advantage.numel() if self.config.train.kl else int(advantage.count_nonzero())
+        rows = torch.ones_like(advantage) if self.config.train.kl else advantage
+        most = max(int(rows[part].count_nonzero()) for part in the_world().parts(len(groups)))
         record, state = self._within_memory(state, step, "update", 1, most, learn)
         self.moved = step  # from here on the weights are not those of `state` any more
         take_step(self.policy, optimizer)
@@ -178,7 +186,7 @@ class Session:
     def _go_back(self, state: State) -> int:
         root = self.folder.path / "checkpoints"
         best = guard.best_step(state.memory, self.config.guard, self._labels())
-        whole = checkpoint.whole(root)
+        whole = the_world().from_writer("whole checkpoints", lambda: checkpoint.whole(root))
         if not whole:
             raise RunError("the guard ended the run, but no checkpoint is whole: there is nothing to go back to")
         kept = max((step for step in whole if step <= best), default=min(whole))  # the best, unless it was damaged
@@ -193,10 +201,11 @@ class Session:
     def _measured(self, state: State, view: View, again: bool = False) -> tuple[dict, State]:
         self.watch.evaluating()
         together = self.config.evaluate.samples
-        most = len(view.examples) * together
+        most = the_world().most(len(view.examples)) * together
 
         def evaluate(rows: int) -> dict:
-            options = self.config.train.model_copy(update={"sample_rows": rows})
+            changed = {"sample_rows": rows, "micro_batch": state.rows["update"]}
+            options = self.config.train.model_copy(update=changed)
             return self.measure(view, state.step, self.config.model_copy(update={"train": options}), again)
 
         evaluation, state = self._within_memory(state, state.step, "evaluate", together, most, evaluate)
@@ -249,9 +258,7 @@ class Session:
         return switch is not None and switch.then == "stop" and hybrid.has_switched(switch, state.entropies)
 
 
-def first_state(config: RunConfig) -> State:
+def first_state(config: RunConfig, found: budget.Fit) -> State:
     """Before the first step."""
-    options = config.train
-    rows = {"update": options.micro_batch, "rollout": options.sample_rows, "evaluate": options.sample_rows}
     pays_for_certainty = not config.needs_labels and any(name not in CONTROLS for name in config.reward)
-    return State(guard.start(pays_for_certainty), rows, dict.fromkeys(rows, 0))
+    return State(guard.start(pays_for_certainty), found.rows, dict.fromkeys(found.rows, 0), found.recompute)

@@ -26,12 +26,13 @@ from poc.evaluate import View
 from poc.models import Policy
 from poc.objective import advantages
 from poc.order import cycle_length, place_of, share_of
+from poc.parallel import the_world
 from poc.records import Example, Group, NonFinite, StepRecord
 from poc.rewards import hybrid, semantic
 from poc.rewards.meanings import Clustering, with_meanings
 from poc.runfolder import RunFolder
 from poc.session import Ending, Measure, Session
-from poc.update import UpdateRecord, check_finite
+from poc.update import UpdateRecord, check_finite, new_optimizer
 
 
 def train(
@@ -49,8 +50,8 @@ def train(
     """
     options, session = config.train, Session(config, policy, folder, views, measure, watch)
     functions = rewards.select(config)
-    optimizer = torch.optim.AdamW(policy.trainable(), lr=options.learning_rate, weight_decay=options.weight_decay)
-    state = session.begin(optimizer)
+    optimizer = new_optimizer(policy, options)
+    state = session.begin(optimizer, longest_prompt(examples, encode, views))
 
     with session.last_good(lambda: (state, optimizer)):
         while True:
@@ -63,7 +64,7 @@ def train(
             started = time.perf_counter()
             if place == 0:
                 drawn, state = session.roll_out(state, step, pool(examples, switched), encode)
-                drawn = [with_meanings(group, cluster) for group in drawn]
+                drawn = the_world().map("meanings", lambda group: with_meanings(group, cluster), drawn)
             else:
                 drawn = state.pending
             groups = share_of(drawn, place, config)
@@ -91,6 +92,12 @@ def train(
         if not session.is_over(state):
             session.save(state, optimizer)
     return session.ending(state)
+
+
+def longest_prompt(examples: Sequence[Example], encode: Callable[[Example], list[int]], views: Sequence[View]) -> int:
+    """Tokens of the longest prompt that is trained on or measured."""
+    asked = [(encode, examples), *((view.encode, view.examples) for view in views)]
+    return max(len(tokens(example)) for tokens, some in asked for example in some)
 
 
 class Scores(NamedTuple):

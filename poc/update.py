@@ -1,15 +1,15 @@
 """The policy update: groups and advantages in, one optimizer step out.
 
-A TokenBatch holds prompt and completion side by side, padded on the right; only completion tokens, the end token
-included, are trained. No logits exist: the loss asks `linear_token_stats` for the log-probabilities of the hidden
-states. Nothing reaches the weights unless what was sampled, the loss and the gradient norm are finite, and the step
-itself is checked to have left them so.
+Only completion tokens, the end token included, are trained (poc.packing lays them out). No logits exist: the loss asks
+`linear_token_stats` for the log-probabilities of the hidden states. Nothing reaches the weights unless what was
+sampled, the loss and the gradient norm are finite, and the step itself is checked to have left them so.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import bitsandbytes
 import torch
 from torch import Tensor
 from vocab_kernels import linear_token_stats
@@ -17,20 +17,11 @@ from vocab_kernels import linear_token_stats
 from poc.config import Train
 from poc.models import Policy
 from poc.objective import policy_loss
+from poc.packing import TokenBatch, batches, hidden_states
+from poc.parallel import the_world
 from poc.records import Group, NonFinite, RunError
 
 STATISTICS = ("logp", "entropy", "self_certainty")
-
-
-@dataclass(frozen=True, slots=True)
-class TokenBatch:
-    """B completions, right-padded to L. `targets[b, t]` is the token after position t, -100 where it is not trained."""
-
-    input_ids: Tensor  # [B, L] int64
-    mask: Tensor  # [B, L] 1 = real token
-    targets: Tensor  # [B, L] int64
-    old_logp: Tensor  # [B, L] as recorded by the sampler, 0 where not trained
-    advantages: Tensor  # [B, L]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,46 +34,19 @@ class UpdateRecord:
     kl: float
 
 
-def batches(groups: Sequence[Group], advantages: Tensor, size: int, policy: Policy, all_rows: bool) -> list[TokenBatch]:
-    """Micro-batches of at most `size` completions of like length. `advantages`: [P, G].
-
-    A completion whose advantage is 0 has no gradient: it is left out unless `all_rows` (the KL term needs every row).
-    """
-    rows = [
-        (group.prompt_ids, episode, float(advantage))
-        for group, values in zip(groups, advantages, strict=True)
-        for episode, advantage in zip(group.episodes, values, strict=True)
-        if all_rows or advantage != 0
-    ]
-    rows.sort(key=lambda row: len(row[0]) + len(row[1]))
-    return [_batch(rows[i : i + size], policy) for i in range(0, len(rows), size)]
-
-
-def _batch(rows, policy: Policy) -> TokenBatch:
-    shape = len(rows), max(len(prompt) + len(episode) for prompt, episode, _ in rows)
-    input_ids, mask = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
-    targets, old_logp, advantages = torch.full(shape, -100), torch.zeros(shape), torch.zeros(shape)
-    for b, (prompt, episode, advantage) in enumerate(rows):
-        end = len(prompt) + len(episode)
-        trained = slice(len(prompt) - 1, end - 1)
-        input_ids[b, :end] = torch.tensor((*prompt, *episode.token_ids))
-        mask[b, :end] = 1
-        targets[b, trained] = torch.tensor(episode.token_ids)
-        old_logp[b, trained] = torch.tensor(episode.logp)
-        advantages[b, trained] = advantage
-    return TokenBatch(*(x.to(policy.device) for x in (input_ids, mask, targets, old_logp, advantages)))
+def new_optimizer(policy: Policy, options: Train) -> torch.optim.Optimizer:
+    """AdamW on the adapter. With 8-bit moments (Dettmers et al. 2022) tensors under 4,096 numbers keep 32-bit ones."""
+    kind = torch.optim.AdamW if options.optimizer == "adamw" else bitsandbytes.optim.AdamW8bit
+    return kind(policy.trainable(), lr=options.learning_rate, weight_decay=options.weight_decay)
 
 
 def token_logp(policy: Policy, batch: TokenBatch, temperature: float) -> Tensor:
     """Log-probabilities [n] of the trained tokens, in reading order, under the policy as it is now."""
-    hidden, _ = policy.body(batch.input_ids, batch.mask)
-    trained = batch.targets != -100
     head = policy.head
-    stats = linear_token_stats(
-        hidden[trained], head.weight, batch.targets[trained],
+    return linear_token_stats(
+        hidden_states(policy, batch), head.weight, batch.targets,
         bias=head.bias, temperature=temperature, softcap=head.softcap, vocab_size=head.vocab_size,
-    )  # fmt: skip
-    return stats.logp
+    ).logp  # fmt: skip
 
 
 def check_finite(groups: Sequence[Group]) -> None:
@@ -111,17 +75,25 @@ def gradients(
 ) -> UpdateRecord:  # fmt: skip
     """Fill the gradients of one step; none where no completion has an advantage. Raises NonFinite, leaving none.
 
-    `micro_batch`: completions per forward and backward pass; the sum is the same for every size, up to rounding.
+    `micro_batch`: completions per forward and backward pass; the sum is the same for every size, up to rounding, and
+    for every number of processes, of which each takes its part of the groups (poc.parallel).
     """
     tokens = sum(len(episode) for group in groups for episode in group.episodes)
-    data = batches(groups, advantages, micro_batch, policy, all_rows=config.kl > 0)
+
+    def backward(part: slice) -> list[tuple[float, float, float]]:
+        found = []
+        for batch in batches(groups[part], advantages[part], micro_batch, policy, all_rows=config.kl > 0):
+            share = _loss(policy, batch, tokens, config)
+            share.loss.backward()
+            found.append((share.loss.item(), share.clipped.item(), share.kl.item()))
+        return found
+
     optimizer.zero_grad(set_to_none=True)
-    loss = clipped = kl = 0.0
-    for batch in data:
-        part = _loss(policy, batch, tokens, config)
-        part.loss.backward()
-        loss, clipped, kl = loss + part.loss.item(), clipped + part.clipped.item(), kl + part.kl.item()
-    norm = torch.nn.utils.clip_grad_norm_(policy.trainable(), config.max_grad_norm).item() if data else 0.0
+    passes = the_world().spread("update", len(groups), backward)
+    loss, clipped, kl = map(sum, zip(*passes, strict=True)) if passes else (0.0, 0.0, 0.0)
+    if passes:
+        the_world().add_gradients(policy.trainable())
+    norm = torch.nn.utils.clip_grad_norm_(policy.trainable(), config.max_grad_norm).item() if passes else 0.0
     if not (math.isfinite(loss) and math.isfinite(norm)):
         optimizer.zero_grad(set_to_none=True)
         raise NonFinite(f"loss {loss}, gradient norm {norm}")
@@ -142,8 +114,7 @@ def _loss(policy: Policy, batch: TokenBatch, tokens: int, config: Train):
     if config.kl:
         with torch.no_grad(), policy.adapter_off():
             start_logp = token_logp(policy, batch, config.temperature)
-    trained = batch.targets != -100
     return policy_loss(
-        token_logp(policy, batch, config.temperature), batch.old_logp[trained], batch.advantages[trained],
+        token_logp(policy, batch, config.temperature), batch.old_logp, batch.advantages,
         tokens=tokens, clip=config.clip, start_logp=start_logp, kl=config.kl,
     )  # fmt: skip

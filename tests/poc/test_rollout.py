@@ -6,8 +6,9 @@ import pytest
 import torch
 from vocab_kernels import linear_token_stats
 
+from poc.draw import head_logits, left_pad
 from poc.records import Example
-from poc.rollout import head_logits, left_pad, rollout, sample
+from poc.rollout import rollout, sample
 
 PROMPTS = [[10, 11, 12], [20, 21, 22, 23, 24, 25], [30]]
 

@@ -5,9 +5,10 @@ import torch
 
 from poc.config import Train
 from poc.objective import policy_loss
+from poc.packing import batches
 from poc.records import Example, Group, NonFinite
 from poc.rollout import sample
-from poc.update import batches, optimise, token_logp
+from poc.update import optimise, token_logp
 
 PROMPTS = [[10, 11, 12], [20, 21, 22, 23, 24, 25]]
 ADVANTAGES = torch.tensor([[1.0, -1.0, 0.0, 0.5], [0.3, 0.0, -2.0, 1.0]], dtype=torch.float64)
@@ -50,17 +51,22 @@ def test_gradient_equals_the_plain_one_for_any_micro_batch(tiny_policy, groups, 
 
 def test_prompt_tokens_and_padding_are_not_trained_and_the_end_token_is(tiny_policy, groups):
     (batch,) = batches(groups, ADVANTAGES, 100, tiny_policy, all_rows=True)
-    trained = sum(len(e) for g in groups for e in g.episodes)
-    assert (batch.targets != -100).sum().item() == trained
-    rows = {tuple(row[row != -100].tolist()) for row in batch.targets}
-    assert rows == {e.token_ids for g in groups for e in g.episodes}
+    here = (batch.source % batch.input_ids.shape[1]).tolist()
+    rows = batch.source // batch.input_ids.shape[1]
+    assert len(batch.targets) == sum(len(e) for g in groups for e in g.episodes)
+    assert batch.segments[rows, here].min() == 0 and (batch.input_ids[batch.segments == -1] == 0).all()
+    trained = sorted(batch.targets.tolist())
+    assert trained == sorted(t for g in groups for e in g.episodes for t in e.token_ids)
+    completions = {tuple(row[part == k].tolist()) for row, part in zip(batch.input_ids, batch.segments, strict=True)
+                   for k in range(1, int(part.max()) + 1)}  # fmt: skip
+    assert completions == {e.token_ids for g in groups for e in g.episodes}
 
 
 def test_on_policy_ratio_is_one(tiny_policy, groups):
     (batch,) = batches(groups, ADVANTAGES, 100, tiny_policy, all_rows=True)
     with torch.no_grad():
         new = token_logp(tiny_policy, batch, 1.0)
-    assert torch.allclose(new, batch.old_logp[batch.targets != -100], atol=1e-4)
+    assert torch.allclose(new, batch.old_logp, atol=1e-4)
 
 
 def test_passes_over_a_rollout_move_the_ratio_and_clip(tiny_policy, groups):

@@ -1,0 +1,59 @@
+"""One token for every row, drawn from the untruncated tempered softmax over the real vocabulary, and its statistics.
+
+Inverse transform sampling: the token is the first whose cumulated probability exceeds the row's uniform number. The
+statistics come from the same logits. Not here: where the logits come from.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from vocab_kernels import TokenStats, token_stats
+
+from poc.models import Head, Policy
+
+
+@dataclass(slots=True)
+class Drawn:
+    """One completion while it grows."""
+
+    token_ids: list[int] = field(default_factory=list)
+    logp: list[float] = field(default_factory=list)
+    entropy: list[float] = field(default_factory=list)
+    self_certainty: list[float] = field(default_factory=list)
+
+    def add(self, token: int, logp: float, entropy: float, self_certainty: float) -> None:
+        self.token_ids.append(token)
+        self.logp.append(logp)
+        self.entropy.append(entropy)
+        self.self_certainty.append(self_certainty)
+
+
+def left_pad(prompts: Sequence[Sequence[int]], policy: Policy) -> tuple[Tensor, Tensor]:
+    """Prompts of unlike length as (token ids [P, L], mask [P, L]), padded on the left with id 0 (masked)."""
+    width = max(map(len, prompts))
+    ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts])
+    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
+    return ids.to(policy.device), mask.to(policy.device)
+
+
+def head_logits(head: Head, hidden: Tensor) -> Tensor:
+    """Float32 logits [R, real vocabulary] of hidden states [R, H]."""
+    bias = None if head.bias is None else head.bias[: head.vocab_size]
+    logits = torch.nn.functional.linear(hidden, head.weight[: head.vocab_size], bias).float()
+    return head.softcap * torch.tanh(logits / head.softcap) if head.softcap else logits
+
+
+def draw(logits: Tensor, temperature: float, uniform: Tensor) -> tuple[Tensor, TokenStats]:
+    """One token per row of `logits` [R, V] and its statistics, each [R]; temperature 0 takes the largest logit.
+
+    `uniform` [R]: float64 in [0, 1).
+    """
+    if temperature == 0:
+        tokens = logits.argmax(-1)
+    else:
+        mass = torch.softmax(logits.double() / temperature, -1).cumsum(-1)  # float64: 262k float32 terms lose 1e-4
+        point = uniform.to(logits.device)[:, None] * mass[:, -1:]
+        tokens = torch.searchsorted(mass, point, right=True).squeeze(1).clamp_max(logits.shape[-1] - 1)
+    return tokens, token_stats(logits, tokens, temperature=temperature or 1.0)

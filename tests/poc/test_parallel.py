@@ -1,0 +1,254 @@
+"""Two processes on one run (gloo, CPU) do what one does: same completions, same evaluations, same weights up to rounding.
+
+One test goes through `accelerate launch`; the others fork two children with the environment that launchers set.
+"""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import poc.session
+from poc import checkpoint, cli, guard, parallel, rewards
+from poc.audit_check import verify_run
+from poc.guard import Decision
+from poc.parallel import World
+from poc.records import InputError
+from tests.poc.runs import SMALL, job, resume, run
+
+RATE = 0.01
+OPTIONS = [
+    *SMALL, f"train.learning_rate={RATE}", "train.steps=3", "train.prompts_per_step=4", "train.kl=0.1",
+    "data.canary=3", "evaluate.every=2", "guard.action=warn", "train.checkpoint_every=1",
+    "reward={self_certainty: 1.0, random: 1.0}",
+]  # fmt: skip
+ODD = [*OPTIONS, "train.prompts_per_step=3", "train.rollout_reuse=2", "data.holdout=5"]
+RELATIVE = 1e-5  # sums in another order, in float32
+LOSS = 1e-7  # absolute: the loss is what is left of advantages that cancel
+MOVED = 1e-3 * RATE  # of a weight; Adam makes a whole learning rate of a gradient's sign, be the gradient rounding only
+LIMIT = 100  # seconds, after which a process is said to hang
+UNLIKE = ("timing", "seconds", "low", "high")  # the ends of intervals jump where resamples tie with the mean
+
+
+def arguments(folder: Path, model: Path, overrides) -> list[str]:
+    chosen = [part for option in (f"model={model}", *overrides) for part in ("--set", option)]
+    return ["train", "--out", str(folder), *chosen]
+
+
+def together(words: list[str], prepare=lambda rank: None) -> tuple[list[int], list[str]]:
+    """Exit codes and output of two children that run `poc ...` on one run; `prepare(rank)` is called in each first."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    pipes = [os.pipe() for _ in range(2)]
+    children = [_child(rank, port, words, pipes[rank][1], prepare) for rank in range(2)]
+    [os.close(write) for _, write in pipes]
+    return _codes(children), [os.fdopen(read).read() for read, _ in pipes]
+
+
+def _child(rank: int, port: int, words: list[str], said: int, prepare) -> int:
+    if child := os.fork():
+        return child
+    code = 1
+    try:
+        os.setsid()
+        os.dup2(said, 1), os.dup2(said, 2)
+        sys.stdout, sys.stderr = (os.fdopen(n, "w", buffering=1) for n in (1, 2))
+        place = dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=2, MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+        os.environ.update({name: str(value) for name, value in place.items()})
+        parallel.the_world.cache_clear()
+        prepare(rank)
+        sys.argv, code = ["poc", *words], 0
+        cli.main()
+    except SystemExit as end:
+        code = end.code
+    except BaseException:
+        code = 70
+        raise
+    finally:
+        os._exit(code)
+
+
+def _codes(children: list[int]) -> list[int]:
+    found, until = {}, time.monotonic() + LIMIT
+    while len(found) < len(children):
+        for child in children:
+            if child not in found and (ended := os.waitpid(child, os.WNOHANG))[0]:
+                found[child] = os.waitstatus_to_exitcode(ended[1])
+        if time.monotonic() > until:
+            [os.kill(child, signal.SIGKILL) for child in children if child not in found]
+            pytest.fail("a process hangs")
+        time.sleep(0.02)
+    return [found[child] for child in children]
+
+
+def assert_alike(folder: Path, straight: Path) -> None:
+    """Same completions, same numbers up to rounding, same weights."""
+    for name in ("steps.jsonl", "samples.jsonl"):
+        ours, theirs = ((path / name).read_text().splitlines() for path in (folder, straight))
+        assert len(ours) == len(theirs)
+        for one, other in zip(ours, theirs, strict=True):
+            _same(json.loads(one), json.loads(other), name)
+    for path in straight.glob("evaluations/**/*.json"):
+        ours = folder / path.relative_to(straight)
+        _same(json.loads(ours.read_text()), json.loads(path.read_text()), path.name)
+    last = max(straight.glob("checkpoints/step-*")).name
+    ours, theirs, start = (
+        load_file(path / "checkpoints" / step / "adapter_model.safetensors")
+        for path, step in ((folder, last), (straight, last), (straight, "step-000000"))
+    )
+    assert max((theirs[name] - start[name]).abs().max() for name in start) > RATE  # or equality says nothing
+    assert max((ours[name] - theirs[name]).abs().max() for name in start) < MOVED
+    assert verify_run(folder).ok
+
+
+def _same(one, other, where: str) -> None:
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        [_same(one[key], other[key], f"{where} {key}") for key in one if key not in UNLIKE]
+    elif isinstance(one, list):
+        assert len(one) == len(other)
+        [_same(a, b, where) for a, b in zip(one, other, strict=True)]
+    else:
+        near = isinstance(other, float)
+        assert one == (pytest.approx(other, rel=RELATIVE, abs=LOSS) if near else other), where
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory, tiny_folder):
+    """The run of one process."""
+    folder = tmp_path_factory.mktemp("straight") / "run"
+    assert run([job(folder, tiny_folder, OPTIONS)]) == "done"
+    return folder
+
+
+def test_accelerate_launch_does_what_one_process_does(tmp_path, tiny_folder, straight):
+    launch = [
+        Path(sys.executable).with_name("accelerate"), "launch", "--multi_gpu", "--num_processes=2", "--num_machines=1",
+        "--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0", "--module", "poc",
+    ]  # fmt: skip
+    told = subprocess.run(
+        [*launch, *arguments(tmp_path / "run", tiny_folder, OPTIONS)], capture_output=True, text=True, timeout=LIMIT
+    )
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.count("step 3/3") == told.stdout.count("done: report in") == 1  # one process speaks
+    assert_alike(tmp_path / "run", straight)
+    assert json.loads((tmp_path / "run" / "environment.json").read_text())["hardware"]["processes"] == 2
+
+
+def test_prompts_that_cannot_be_halved(tmp_path, tiny_folder, monkeypatch):
+    """3 prompts a step, 5 and 3 questions to measure; token for token, and both processes have the same weights."""
+
+    def prepare(rank) -> None:
+        real, drawn = poc.session.rollout, []
+
+        def rollout(*given, **options):
+            groups = real(*given, **options)
+            drawn.append([[g.example.id, [e.token_ids for e in g.episodes]] for g in groups])
+            (tmp_path / f"tokens-{rank}").write_text(json.dumps(drawn))
+            return groups
+
+        def ending(session, state):
+            torch.save([p.data for p in session.policy.trainable()], tmp_path / f"weights-{rank}")
+            return real_ending(session, state)
+
+        real_ending = poc.session.Session.ending
+        monkeypatch.setattr(poc.session, "rollout", rollout)
+        monkeypatch.setattr(poc.session.Session, "ending", ending)
+
+    with monkeypatch.context():
+        prepare("alone")
+        assert run([job(tmp_path / "alone" / "run", tiny_folder, ODD)]) == "done"
+        monkeypatch.undo()
+    assert together(arguments(tmp_path / "run", tiny_folder, ODD), prepare)[0] == [0, 0]
+    assert_alike(tmp_path / "run", tmp_path / "alone" / "run")
+    tokens = [(tmp_path / f"tokens-{rank}").read_text() for rank in ("alone", 0, 1)]
+    assert tokens[0] == tokens[1] == tokens[2]
+    one, other = (torch.load(tmp_path / f"weights-{rank}") for rank in (0, 1))
+    assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))  # they never drift apart
+
+
+def test_interrupted_two_go_on_as_one_and_one_as_two(tmp_path, tiny_folder, straight):
+    """Ctrl-C in step 2; only process 1 hears of it."""
+
+    def prepare(rank) -> None:
+        real = poc.session.take_step
+
+        def take_step(*given):
+            real(*given)
+            state = given[1].state[given[0].trainable()[0]]
+            if rank == 1 and state["step"] == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        poc.session.take_step = take_step
+
+    folder = tmp_path / "two" / "run"
+    codes, said = together(arguments(folder, tiny_folder, OPTIONS), prepare)
+    assert codes == [130, 130] and "go on with: poc resume" in said[0] and said[1] == ""
+    assert checkpoint.whole(folder / "checkpoints")[-1] == 2
+    copy = shutil.copytree(folder, tmp_path / "both" / "run")
+    assert resume(folder) == "done"
+    assert together(["resume", str(copy)])[0] == [0, 0]
+    for ended in (folder, copy):
+        assert_alike(ended, straight)
+
+
+def test_an_error_of_one_process_ends_both_and_is_told_once(tmp_path, tiny_folder, straight):
+    def raising(group):
+        raise KeyError("x")
+
+    def prepare(rank) -> None:
+        real, steps = poc.session.gradients, []
+
+        def gradients(*given):
+            steps.append(1)
+            if rank == 1 and len(steps) == 2:
+                rewards.REWARDS["random"] = raising  # from step 3 on, in this process only
+            return real(*given)
+
+        poc.session.gradients = gradients
+
+    folder = tmp_path / "run"
+    codes, said = together(arguments(folder, tiny_folder, OPTIONS), prepare)
+    assert codes == [1, 1]
+    reason = json.loads((folder / "outcome.json").read_text())["reason"]
+    assert reason.startswith("process 1: reward random of math-") and "raises KeyError" in reason
+    assert said[0].count(reason) == 1 and said[1] == ""
+    assert checkpoint.whole(folder / "checkpoints")[-1] == 2
+    assert resume(folder) == "done"
+    assert_alike(folder, straight)
+
+
+def test_too_little_memory_on_one_process_is_halved_on_both(tmp_path, tiny_folder, straight):
+    def prepare(rank) -> None:
+        real = poc.session.gradients
+
+        def gradients(*given):
+            if rank == 1 and given[-1] > 4:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return real(*given)
+
+        import poc.update
+
+        loss = poc.update._loss
+        poc.update._loss = lambda policy, batch, *rest: (
+            loss(policy, batch, *rest) if rank == 0 or batch.segments.max() * len(batch.segments) <= 4 else no_memory()
+        )
+
+    def no_memory():
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    folder = tmp_path / "run"
+    codes, said = together(arguments(folder, tiny_folder, OPTIONS), prepare)
+    assert codes == [0, 0] and "out of memory in update, 4 rows at once now" in said[0]
+    steps = [json.loads(line) for line in (folder / "steps.jsonl").read_text().splitlines()]
+    assert {step["micro_batch"] for step in steps} == {4}
