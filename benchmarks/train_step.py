@@ -18,9 +18,10 @@ the end of MEMORY_STEPS steps (from the second on the optimizer's state exists),
 
 TRL as it comes (loss_type dapo: divided by all tokens of the step, as ours) but for: no checkpointing, no bf16, which
 is slow on a CPU, nothing logged or saved, a constant learning rate. It computes no old log-probabilities where, as
-here, each rollout serves one step. Its generation is transformers' `generate`; continuous batching, its other one
-without vLLM, is not faster on a CPU (benchmarks.rollout). `trl_2048`: the same with tiles of 2,048 columns instead of 32,768 for the head, a constant in its
-code that is made for GPUs. On a CPU it scores every position of a sequence, prompt and padding included.
+here, each rollout serves one step. Its generation is transformers' `generate`; continuous batching, the other way
+without vLLM, is not faster on a CPU (benchmarks.rollout). On a CPU its loss scores every position of a sequence, prompt
+and padding included. `trl_2048`: the same with tiles of 2,048 columns instead of 32,768 for the head, a constant in its
+code that is made for GPUs.
 
 What favours whom:
 - ours also computes entropy and self-certainty while sampling, checks that all is finite, and reads and grades every

@@ -394,6 +394,7 @@ def main() -> None:
     """Entry point: wrong input is one line and exit code 2; a full disk and the like one line and 1."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")  # on CUDA: less memory lost between sizes
     warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries, to their callers
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it looks for optional kernels and says so
     world = World()

@@ -176,6 +176,8 @@ def _run_model(jobs: list[Job], data: Questions, watch: Watch, interrupted, obse
         policy = load_policy(
             config.model, quantization=config.quantization, lora_rank=config.lora.rank, lora_alpha=config.lora.alpha
         )
+    for note in policy.notes:
+        watch.say(note)
     start: dict[tuple, dict] = {}  # questions and way of asking -> evaluation of the start model
     for staged in [_stage_or_refuse(job, policy, data, watch) for job in jobs]:
         yield _run_job(staged, policy, watch, interrupted, observer, start) if staged else "failed"

@@ -47,7 +47,7 @@ def write(path: Path, questions: Sequence[Question]) -> None:
 def read(path: Path) -> list[Question]:
     """What `write` wrote. Raises InputError naming the line."""
     questions = []
-    with path.open(encoding="utf-8", newline="\n") as lines:  # U+2028 may stand inside a string
+    with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             try:
                 questions.append(_question(json.loads(line)))

@@ -239,7 +239,7 @@ def test_a_step_is_shared_out_in_whole_groups():
         assert (found["per_device_train_batch_size"], found["gradient_accumulation_steps"]) == (at_once, pieces)
     with pytest.raises(InputError, match="num_generations = 8: 128 completions .* 3 processes"):
         settings.shared(options, 128, 3)
-    for completions, processes in ((128, 32), (72, 8)):
+    for completions, processes in ((128, 32), (80, 9)):
         with pytest.raises(InputError, match=f"num_generations = 8: {completions} completions"):
             settings.shared(options, completions, processes)
 
@@ -320,9 +320,9 @@ def test_the_folder(ran, tmp_path):
     given = json.loads((out / "grpo_config.json").read_text())
     wanted = dict(
         max_steps=1, learning_rate=0.01, temperature=0.9, top_k=0, top_p=1.0, max_completion_length=6,
-        num_generations=4, generation_batch_size=8, beta=0.1, epsilon=0.3, loss_type="dapo", scale_rewards="none", reward_weights=[2.0],
-        max_grad_norm=0.7, weight_decay=0.02, seed=5, lr_scheduler_type="constant", warmup_steps=0,
-        use_bias_correction_kl=False,
+        num_generations=4, generation_batch_size=8, beta=0.1, epsilon=0.3, loss_type="dapo", scale_rewards="none",
+        reward_weights=[2.0], max_grad_norm=0.7, weight_decay=0.02, seed=5, lr_scheduler_type="constant",
+        warmup_steps=0, use_bias_correction_kl=False,
     )  # fmt: skip
     assert {key: given[key] for key in wanted} == wanted
     last = folder / "checkpoints" / "step-000003" / "adapter_model.safetensors"

@@ -17,8 +17,8 @@ def run_out(monkeypatch, most: int, error: BaseException) -> list[int]:
     real, tried = poc.update.token_logp, []
 
     def token_logp(policy, batch, temperature):
-        tried.append(len(batch.input_ids))
-        if len(batch.input_ids) > most:
+        tried.append(int(batch.segments.max(-1).values.sum()))
+        if tried[-1] > most:
             raise error
         return real(policy, batch, temperature)
 
