@@ -81,12 +81,13 @@ def _copy_adapter(origin: Origin, folder: Path) -> None:
 
 def _readme(origin: Origin, questions: list[prompts.Question], chosen: dict) -> str:
     page = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
-    config = origin.config
+    config, outcome = origin.config, origin.outcome
     template = page.from_string((TEMPLATES / "README.md.j2").read_text("utf-8"))
     return template.render(
         origin=origin, config=config, train=config.train, chosen=chosen, questions=questions,
         model=visible(config.model), name=visible(origin.run.resolve().name),
-        reason=visible(origin.outcome.get("reason") or ""),
+        guarded=outcome.get("status") == "stopped" or isinstance(outcome.get("kept"), int),
+        reason=visible(outcome.get("reason") or ""),
         internal=INTERNAL, measured=_measured(config),
         rewards=", ".join(f"{name} ({weight:g})" for name, weight in config.reward.items()),
         labels=sum(question.example.answer is not None for question in questions),

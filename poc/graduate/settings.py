@@ -11,6 +11,8 @@ from poc.graduate.origin import Origin
 from poc.order import cycle_of, prompts_of_step
 from poc.records import Example, InputError
 
+OPTIMIZERS = {"adamw": "adamw_torch", "adamw8bit": "adamw_bnb_8bit"}
+
 
 def grpo_config(origin: Origin) -> dict:
     """The keyword arguments of trl.GRPOConfig."""
@@ -25,10 +27,11 @@ def _training(origin: Origin) -> dict:
         "learning_rate": train.learning_rate,
         "lr_scheduler_type": "constant",
         "warmup_steps": 0,
-        "optim": "adamw_torch",
+        "optim": OPTIMIZERS[train.optimizer],
         "weight_decay": train.weight_decay,
         "max_grad_norm": train.max_grad_norm,
         "per_device_train_batch_size": min(train.micro_batch, train.prompts_per_step * train.group_size),
+        "gradient_checkpointing": train.recompute is not False,
         "disable_dropout": True,
         "seed": train.seed,
         "logging_steps": 1,

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 from poc import budget, memory
 from poc.budget import GIB, Fit, choose, said
@@ -88,12 +89,14 @@ def test_room_is_what_is_left_of_the_budget():
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adamw8bit"])
 def test_a_run_with_recomputing_and_8_bit_moments_goes_on_exactly(tmp_path, tiny_folder, optimizer):
-    options = ["train.steps=4", "train.recompute=true", f"train.optimizer={optimizer}", "lora.rank=64",
+    options = ["train.steps=4", "train.recompute=true", f"train.optimizer={optimizer}", "lora.rank=256",
                "train.checkpoint_every=1", "train.micro_batch=2", "reward={self_certainty: 1.0}"]  # fmt: skip
     run([job(tmp_path / "whole", tiny_folder, options)])
     run([job(tmp_path / "cut", tiny_folder, options)], stop_after=2)
     assert resume(tmp_path / "cut") == "done"
     assert essence(tmp_path / "whole") == essence(tmp_path / "cut")
+    moments = load_file(tmp_path / "whole" / "checkpoints" / "step-000004" / "optimizer.safetensors")
+    assert (torch.uint8 in {value.dtype for value in moments.values()}) == (optimizer == "adamw8bit")
 
 
 def test_a_small_budget_gives_the_same_run_up_to_rounding(tmp_path, tiny_folder, capsys):

@@ -27,6 +27,7 @@ from poc.graduate.adapter import KitRewards
 from poc.graduate.folder import graduate
 from poc.graduate.origin import Origin, read
 from poc.graduate.statistics import statistics
+from poc.models import load_policy
 from poc.order import cycle_of, derived_seed
 from poc.records import Episode, Example, Group, InputError, RunError
 from poc.rewards.meanings import mathematical, with_meanings
@@ -333,6 +334,15 @@ def test_the_folder(ran, tmp_path):
     compile((out / "train_trl.py").read_text(), "train_trl.py", "exec")
 
 
+def test_optimizer_and_recomputing():
+    def given(*overrides: str) -> tuple[str, bool]:
+        found = settings.grpo_config(Origin(Path(), configured(*overrides), None, 0, {}, {}, []))
+        return found["optim"], found["gradient_checkpointing"]
+
+    assert given() == ("adamw_torch", True)  # null: where memory needs it, which is not known for another machine
+    assert given("train.optimizer=adamw8bit", "train.recompute=false") == ("adamw_bnb_8bit", False)
+
+
 def test_a_run_without_a_checkpoint_starts_afresh_and_a_finished_one_again(ran, tmp_path):
     folder = ran("run")
     assert read(folder).steps == 4 and read(folder).step == 4
@@ -340,8 +350,10 @@ def test_a_run_without_a_checkpoint_starts_afresh_and_a_finished_one_again(ran, 
         for file in path.iterdir():
             file.unlink()
         path.rmdir()
+    (folder / "outcome.json").unlink()  # killed
     graduate(folder, "trl", tmp_path / "out")
     assert not (tmp_path / "out" / "adapter").exists()
+    assert "The guard ended" not in (tmp_path / "out" / "README.md").read_text()
     assert json.loads((tmp_path / "out" / "origin.json").read_text())["step"] == 0
 
 
@@ -350,7 +362,7 @@ def test_the_checkpoint_that_the_guard_went_back_to(ran, tmp_path):
     outcome = json.loads((folder / "outcome.json").read_text())
     (folder / "outcome.json").write_text(json.dumps(outcome | {"status": "stopped", "kept": 3, "reason": "it fell"}))
     graduate(folder, "trl", tmp_path / "out")
-    assert read(folder).step == 3 and "it fell" in (tmp_path / "out" / "README.md").read_text()
+    assert read(folder).step == 3 and "this run: it fell." in (tmp_path / "out" / "README.md").read_text()
     (folder / "checkpoints" / "step-000003" / "adapter_model.safetensors").write_bytes(b"")
     with pytest.raises(InputError, match="damaged"):
         read(folder)
@@ -488,6 +500,14 @@ def test_the_script_takes_steps(lab_folder):
     steps = [entry for entry in state["log_history"] if "raw/verifiable" in entry]
     assert len(steps) == 2 and all(0 <= entry["raw/verifiable"] <= 1 for entry in steps)
     assert all(entry["raw/self_certainty"] > 1 and entry["grad_norm"] > 0 and entry["kl"] > 0 for entry in steps)
+    _python(str(lab_folder / "merge.py"))  # for poc evaluate
+    options = dict(lora_rank=2, lora_alpha=32.0, quantization="none", device="cpu")
+    merged = load_policy(str(lab_folder / "merged"), **options)
+    whole = load_policy("lab:base", adapter=lab_folder / "output", **options)
+    ids = torch.tensor([merged.tokenizer("85+65=?\n")["input_ids"]])
+    torch.testing.assert_close(merged.model(ids).logits, whole.model(ids).logits, atol=1e-3, rtol=1e-3)
+    with whole.adapter_off():
+        assert (merged.model(ids).logits - whole.model(ids).logits).abs().max() > 0.01
 
 
 @pytest.mark.parametrize("at_once", [8, 2])

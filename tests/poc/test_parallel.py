@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -184,7 +185,7 @@ def test_prompts_that_cannot_be_halved(tmp_path, tiny_folder, monkeypatch):
 
 
 def test_interrupted_two_go_on_as_one_and_one_as_two(tmp_path, tiny_folder, straight):
-    """Ctrl-C in step 2; only process 1 hears of it."""
+    """The signal comes in step 2, to process 1 only (not SIGINT: who runs tests in the background ignores that)."""
 
     def prepare(rank) -> None:
         real = poc.session.take_step
@@ -193,7 +194,7 @@ def test_interrupted_two_go_on_as_one_and_one_as_two(tmp_path, tiny_folder, stra
             real(*given)
             state = given[1].state[given[0].trainable()[0]]
             if rank == 1 and state["step"] == 2:
-                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), signal.SIGTERM)
 
         poc.session.take_step = take_step
 
@@ -265,14 +266,20 @@ def test_too_little_memory_on_one_process_halves_it_on_both(tmp_path, tiny_folde
 
 
 def test_going_back_goes_back_on_both(tmp_path, tiny_folder):
+    """In a folder whose name is made of the time, which is another one for process 1."""
+
     def prepare(rank) -> None:
+        os.chdir(tmp_path)
+        cli.datetime = type("Clock", (), {"now": lambda: datetime(2000 + rank, 1, 1)})
         decision = Decision("past_peak", "rollback", 2, "made up", {"value": 1.0})
         guard.after_step = lambda memory, record, options: (memory, (decision,) if record.step == 2 else ())
         guard.best_step = lambda memory, options, labels: 0
 
-    folder = tmp_path / "run"
-    codes, said = together(arguments(folder, tiny_folder, [*OPTIONS, "guard.action=rollback"]), prepare)
-    assert codes == [3, 3] and json.loads((folder / "outcome.json").read_text())["kept"] == 0
+    _, _, _, *chosen = arguments(tmp_path, tiny_folder, [*OPTIONS, "guard.action=rollback"])
+    codes, said = together(["train", *chosen], prepare)
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert codes == [3, 3] and folder.name == "train-20000101-000000", said
+    assert json.loads((folder / "outcome.json").read_text())["kept"] == 0
     for again, then in (("kept", ""), ("kept-canary", "canary")):
         one, other = (
             json.loads((folder / "evaluations" / view / "step-000000.json").read_text()) for view in (again, then)
