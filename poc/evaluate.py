@@ -61,20 +61,25 @@ def evaluate(
     if cluster:
         extra["agreement"] = [value for some in found for value in some.agreement]
         extra["kl"] = sum(some.distance for some in found) / sum(some.tokens for some in found)
+    summary = summarise(rows, config.evaluate.transitional_words)
+    timing = {name: max(some.timing[name] for some in found) for name in found[0].timing}
+    seconds = time.perf_counter() - started
     return extra | {
         "step": step,
         "temperature": TEMPERATURE,
         "samples": config.evaluate.samples,
-        "seconds": time.perf_counter() - started,
-        "summary": summarise(rows, config.evaluate.transitional_words),
+        "seconds": seconds,
+        "timing": timing | {"rest": seconds - sum(timing.values())},
+        "summary": summary,
         "prompts": rows,
     }
 
 
 class _Answered(NamedTuple):
-    """What one process found of its part of the questions; the last three of the canary only."""
+    """What one process found of its part of the questions, and the seconds; the last three of the canary only."""
 
     rows: list[dict]
+    timing: dict[str, float]
     agreement: Sequence[float] = ()
     distance: float = 0.0
     tokens: int = 0
@@ -90,7 +95,9 @@ def _answered(
     greedy = sample(policy, prompts, 1, temperature=0.0, **limits)
     sampled = sample(policy, prompts, config.evaluate.samples, temperature=TEMPERATURE, **limits)
     drawn = [[*one, *many] for one, many in zip(greedy, sampled, strict=True)]
-    judged = graded(examples[part], drawn, budget=time.perf_counter() - started)
+    sampling = time.perf_counter() - started
+    judged = graded(examples[part], drawn, budget=sampling)
+    timing = {"sampling": sampling, "scoring": time.perf_counter() - started - sampling}
     rows = [
         {
             "id": example.id,
@@ -102,13 +109,13 @@ def _answered(
         for example, (one, *many) in zip(examples[part], judged, strict=True)
     ]
     if not cluster:
-        return _Answered(rows)
+        return _Answered(rows, timing)
     groups = [
         Group(example, tuple(prompt), tuple(many))
         for example, prompt, (_, *many) in zip(examples[part], prompts[part], judged, strict=True)
     ]
     agreed = [agreement(with_meanings(group, cluster)) for group in groups]
-    return _Answered(rows, agreed, *distance(policy, groups, config))
+    return _Answered(rows, timing, agreed, *distance(policy, groups, config))
 
 
 @torch.no_grad()

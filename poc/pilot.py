@@ -263,7 +263,7 @@ def _run_job(staged: Staged, policy, watch: Watch, interrupted, observer, start:
         watch.say(f"{job.name} cannot run: {error}")
         return "failed"
     watch.start_run(job.name, config.train.steps)
-    with _outcome(folder, job.name, watch) as state, the_world().shared_fate():
+    with _outcome(folder, job, watch) as state, the_world().shared_fate():
         policy.reset_adapter(config.train.seed)
         state["status"], state["reason"], state["kept"] = train(
             config, policy, staged.examples, folder,
@@ -344,14 +344,15 @@ def _names(job: Job) -> dict:
 
 
 @contextmanager
-def _outcome(folder: runfolder.RunFolder, name: str, watch: Watch) -> Iterator[dict]:
+def _outcome(folder: runfolder.RunFolder, job: Job, watch: Watch) -> Iterator[dict]:
     """Writes outcome.json whatever happens; a RunError ends this run only, anything else goes on up."""
     state = {"status": "failed", "reason": None, "kept": None}
+    peak.begin()
     try:
         yield state
     except (RunError, InputError) as error:
         state["reason"] = str(error)
-        watch.say(f"{name} failed: {error}")
+        watch.say(f"{job.name} failed: {error}")
         if isinstance(error, Lost):
             raise
     except BaseException as error:
@@ -359,7 +360,9 @@ def _outcome(folder: runfolder.RunFolder, name: str, watch: Watch) -> Iterator[d
         raise
     finally:
         try:
-            folder.log_outcome(state["status"], state["reason"], state["kept"])
+            outcome = folder.log_outcome(state["status"], state["reason"], state["kept"])
+            if outcome:
+                watch.say(f"{job.name}: {foresight.ended(outcome, job.config.train.steps)}")
         finally:
             folder.close()
 

@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import time
@@ -20,11 +19,12 @@ from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
+from statistics import fmean
 
 import yaml
 from filelock import FileLock, Timeout
 
-from poc import __version__, durable
+from poc import __version__, durable, peak
 from poc.audit import Audit, file_sha256
 from poc.audit_verify import parse_head, verify
 from poc.config import RunConfig
@@ -34,7 +34,8 @@ from poc.records import Group, InputError, StepRecord
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "datasets", "tokenizers", "numpy", "triton")
 DESCRIBED = {"config": "config.yaml", "environment": "environment.json"}  # what an audit log says a run is
 SUMMARY = ("step", "reward", "entropy", "length", "truncated", "accuracy", "agreement", "loss", "grad_norm", "skipped")
-STAGES = ("rollout", "reward", "update", "evaluate")
+STAGES = ("rollout", "reward", "update", "evaluate", "save")
+PLAN = "plan.json"  # what the run was predicted to take, reckoned at its start
 
 
 class RunFolder:
@@ -122,7 +123,7 @@ class RunFolder:
             policy.load_adapter(found)
             checkpoint.load_optimizer(found, policy, optimizer)
             self.steps, self.decisions = state.step, list(state.account["decisions"])
-            self.seconds, self.before = dict(state.account["seconds"]), state.account["total"]
+            self.seconds, self.before = self.seconds | state.account["seconds"], state.account["total"]
             say(f"{self.path.name} goes on after step {state.step}")
         return state
 
@@ -164,6 +165,17 @@ class RunFolder:
         written = {"path": path.relative_to(self.path).as_posix(), "sha256": file_sha256(path)}
         self.audit.append("evaluation", {"step": evaluation["step"], **written, **found})
 
+    def log_plan(self, plan: dict) -> dict:
+        """What is left to do at the start, and from it what the whole run is to take; the first word stands."""
+        known = _read_object(self.path / PLAN)
+        if known:
+            return known
+        seconds = {stage: self.seconds[stage] + left for stage, left in plan["seconds"].items()}
+        total = self.spent() + sum(plan["seconds"].values())
+        whole = plan | {"seconds": seconds, "total": total}
+        durable.write_json(self.path / PLAN, whole)
+        return whole
+
     def log_decision(self, decision: dict) -> None:
         """What the guard said; it is in the audit log, in outcome.json and on the page."""
         self.decisions.append(decision)
@@ -175,22 +187,42 @@ class RunFolder:
 
         root = self.path / "checkpoints"
         account = {"seconds": self.seconds, "total": self.spent(), "decisions": self.decisions}
+        began = time.perf_counter()
         manifest = checkpoint.save(root, replace(state, account=account), policy, optimizer, self.audit.head)
         self.audit.append("checkpoint", {"step": state.step, "manifest_sha256": manifest})
         checkpoint.prune(root, keep)
+        self.seconds["save"] += time.perf_counter() - began
 
     def spent(self) -> float:
         """Seconds of work in this folder, those before an interruption included as far as a checkpoint knew."""
         return self.before + time.perf_counter() - self.began
 
-    def log_outcome(self, status: str, reason: str | None = None, kept: int | None = None) -> None:
+    def log_outcome(self, status: str, reason: str | None = None, kept: int | None = None) -> dict:
         """`status`: done, stopped (by the guard), interrupted or failed. `kept`: the step that was gone back to."""
         outcome = {
             "status": status, "reason": reason, "steps": self.steps, "kept": kept, "guard": self.decisions,
-            "seconds": {"total": self.spent(), **self.seconds}, "peak_memory_mib": peak_memory_mib(),
+            "seconds": {"total": self.spent(), **self.seconds}, "peak_memory_mib": peak.measured() / 2**20,
+            "length": self._mean_length(), "predicted": self._predicted(),
         }  # fmt: skip
         self.audit.append("end", {key: outcome[key] for key in ("status", "reason", "steps", "kept", "guard")})
         durable.write_json(self.path / "outcome.json", outcome | {"audit_head": self.audit.head})
+        return outcome
+
+    def _mean_length(self) -> float | None:
+        """Tokens of a completion, over all steps."""
+        found = [json.loads(line)["length"] for line in _lines_until(self.path / "steps.jsonl", self.steps)]
+        return fmean(found) if found else None
+
+    def _predicted(self) -> dict | None:
+        """What plan.json says, beside which the outcome's own figures stand."""
+        plan = _read_object(self.path / PLAN)
+        try:
+            return {
+                "seconds": float(plan["total"]), "peak_memory_mib": plan["peak_bytes"] / 2**20,
+                "length": float(plan["lengths"]["mean"]),
+            }  # fmt: skip
+        except (KeyError, TypeError, ValueError):
+            return None
 
     def close(self) -> None:
         """Let another process write."""
@@ -236,8 +268,13 @@ def read_environment(path: Path) -> dict | None:
 
 def read_outcome(path: Path) -> dict:
     """outcome.json of a run folder; empty where the run has not ended or was killed."""
+    return _read_object(path / "outcome.json")
+
+
+def _read_object(path: Path) -> dict:
+    """A JSON object; empty where the file is none, or not there."""
     try:
-        found = json.loads((path / "outcome.json").read_text("utf-8"))
+        found = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
@@ -356,12 +393,6 @@ def _sample(group: Group, totals: list[float | None]) -> dict:
         for i in picked
     ]
     return {"question": group.example.text, "gold": group.example.answer, "completions": completions}
-
-
-def peak_memory_mib() -> float:
-    """Highest resident memory of this process so far."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
 def environment() -> dict:

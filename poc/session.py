@@ -6,6 +6,7 @@ measured again, and what the hold-out says of it is written to evaluations/kept/
 """
 
 import gc
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -14,7 +15,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from poc import budget, checkpoint, guard, memory
+from poc import budget, checkpoint, cost, foresight, guard, memory
 from poc.checkpoint import State
 from poc.config import RunConfig
 from poc.display import Watch
@@ -53,12 +54,14 @@ class Session:
         self.config, self.policy, self.folder = config, policy, folder
         self.views, self.measure, self.watch = views, measure, watch
         self.longest = 1  # tokens of the longest prompt
+        self.prompts: Sequence[int] = ()  # tokens of each prompt that is trained on
         self.saved: int | None = None  # step of the last checkpoint
         self.moved: int | None = None  # step of the last optimizer step
+        self.saving = 0.0  # seconds of the last checkpoint
 
-    def begin(self, optimizer, prompt_tokens: int) -> State:
+    def begin(self, optimizer, prompt_tokens: int, prompts: Sequence[int]) -> State:
         """Where the folder's run stands; a new run gets the checkpoint of its start. `prompt_tokens`: the longest."""
-        self.longest = prompt_tokens
+        self.longest, self.prompts = prompt_tokens, prompts
         state = self.folder.restore(self.policy, optimizer, self.watch.say)
         if state is None:
             fits = the_world().each("memory", lambda: budget.fit(self.policy, self.config, prompt_tokens))
@@ -84,11 +87,27 @@ class Session:
         for view in self.views:
             found[view.name], state = self._measured(state, view)
             self.folder.log_evaluation(found[view.name], view.name)
+        if state.step == 0:
+            self._foresee(state, [found[view.name] for view in self.views])
         state = replace(state, evaluated=state.step)
         if CANARY not in found:
             return state
         seen = guard.after_canary(state.memory, canary_record(found[CANARY]), self.config.guard)
         return self.judge(state, *seen)
+
+    def _foresee(self, state: State, evaluations: Sequence[dict]) -> None:
+        """What the run will take, reckoned once, from what its start is like; written down and said."""
+        views = [
+            cost.View(tuple(len(view.encode(e)) for e in view.examples), view.cluster is not None)
+            for view in self.views
+        ]
+        found = the_world().each("foresight", lambda: foresight.foresee(
+            self.policy, self.config, state.rows, state.recompute, self.prompts, views, evaluations, self.saving,
+            the_world().size,
+        ))  # fmt: skip
+        if all(found):
+            slowest = max(found, key=lambda plan: sum(plan["seconds"].values()))
+            self.watch.say(f"{self.folder.path.name} {foresight.said(self.folder.log_plan(slowest))}")
 
     def judge(self, state: State, seen: guard.Memory, decisions: Sequence[guard.Decision]) -> State:
         """What the guard decided: said, written down, and kept for the loop where it ends the run."""
@@ -152,8 +171,9 @@ class Session:
             return
         best = guard.best_step(state.memory, self.config.guard, self._labels())
         late = (state.evaluated - i * self.config.evaluate.every for i in range(guard.WINDOW))  # may be the best yet
+        began = time.perf_counter()
         self.folder.save_checkpoint(state, self.policy, optimizer, {0, best, *late})
-        self.saved = state.step
+        self.saved, self.saving = state.step, time.perf_counter() - began
 
     @contextmanager
     def last_good(self, now: Callable[[], tuple]) -> Iterator[None]:

@@ -58,6 +58,9 @@ class Onlooker:
     def log_evaluation(self, evaluation: dict, view: str = "") -> None:
         pass
 
+    def log_plan(self, plan: dict) -> dict:
+        return plan | {"total": sum(plan["seconds"].values())}
+
     def log_decision(self, decision: dict) -> None:
         pass
 

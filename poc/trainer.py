@@ -51,7 +51,7 @@ def train(
     options, session = config.train, Session(config, policy, folder, views, measure, watch)
     functions = rewards.select(config)
     optimizer = new_optimizer(policy, options)
-    state = session.begin(optimizer, longest_prompt(examples, encode, views))
+    state = session.begin(optimizer, longest_prompt(examples, encode, views), [len(encode(e)) for e in examples])
 
     with session.last_good(lambda: (state, optimizer)):
         while True:

@@ -46,10 +46,10 @@ def random_policy(kind: str, folder, quantization: str = "none", **other):
     return warm(policy)
 
 
-def warm(policy):
+def warm(policy, size: float = 0.05):
     """The same policy after some training, as it were."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in policy.trainable():
-            parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
+            parameter += size * torch.randn(parameter.shape, generator=generator)
     return policy

@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import load_file
 
 import poc.session
+import poc.trainer
 import poc.update
 from poc import checkpoint, cli, guard, parallel, rewards
 from poc.audit_check import verify_run
@@ -33,7 +34,10 @@ OPTIONS = [
     "data.canary=3", "evaluate.every=2", "guard.action=warn", "train.checkpoint_every=1",
     "reward={self_certainty: 1.0, random: 1.0}",
 ]  # fmt: skip
-ODD = [*OPTIONS, "train.prompts_per_step=3", "train.rollout_reuse=2", "data.holdout=5"]
+ODD = [
+    *OPTIONS, "train.prompts_per_step=3", "train.rollout_reuse=3", "train.steps=4", "data.holdout=5", "train.kl=0.0",
+    "reward={random: 1.0}",
+]  # fmt: skip
 RELATIVE = 1e-5  # sums in another order, in float32
 LOSS = 1e-6  # absolute, for the loss: it is what is left of advantages of about 1 that cancel
 MOVED = 1e-3 * RATE  # of a weight; Adam makes a whole learning rate of a gradient's sign, be the gradient rounding only
@@ -126,6 +130,14 @@ def _same(one, other, where: str, but=()) -> None:
         assert one == other, where
 
 
+def two_arms(folder: Path, model: Path, *mixes: str) -> list[str]:
+    """The command of a pilot with these rewards."""
+    arms = ", ".join(f"{{model: base, reward: {{{mix}}}}}" for mix in mixes)
+    small = [option for option in OPTIONS if not option.startswith("reward")]
+    _, *words = arguments(folder, model, [*small, f"arms=[{arms}]"])
+    return ["pilot", *(word.replace("model=", "models.base=") for word in words)]
+
+
 def raising(group):
     raise KeyError("x")
 
@@ -153,10 +165,23 @@ def test_accelerate_launch_does_what_one_process_does(tmp_path, tiny_folder, str
 
 
 def test_prompts_that_cannot_be_halved(tmp_path, tiny_folder, monkeypatch):
-    """3 prompts a step, 5 and 3 questions to measure; token for token, and both processes have the same weights."""
+    """9 in a rollout, 3 in a step, 5 and 3 to measure; token for token, and both processes have the same weights.
+
+    In step 2 the second process has nothing to learn: its one group has equal rewards.
+    """
 
     def prepare(rank) -> None:
         real, drawn = poc.session.rollout, []
+        random, asked, understand, understood = rewards.REWARDS["random"], [], poc.trainer.with_meanings, []
+
+        def some(group):
+            asked.append(group)
+            return random(group) if len(asked) != 6 else [1.0] * len(group.episodes)
+
+        def with_meanings(*given):
+            understood.append(given)
+            (tmp_path / f"understood-{rank}").write_text(str(len(understood)))
+            return understand(*given)
 
         def rollout(*given, **options):
             groups = real(*given, **options)
@@ -169,6 +194,8 @@ def test_prompts_that_cannot_be_halved(tmp_path, tiny_folder, monkeypatch):
             return real_ending(session, state)
 
         real_ending = poc.session.Session.ending
+        monkeypatch.setitem(rewards.REWARDS, "random", some)
+        monkeypatch.setattr(poc.trainer, "with_meanings", with_meanings)
         monkeypatch.setattr(poc.session, "rollout", rollout)
         monkeypatch.setattr(poc.session.Session, "ending", ending)
 
@@ -182,6 +209,8 @@ def test_prompts_that_cannot_be_halved(tmp_path, tiny_folder, monkeypatch):
     assert tokens[0] == tokens[1] == tokens[2]
     one, other = (torch.load(tmp_path / f"weights-{rank}") for rank in (0, 1))
     assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))  # they never drift apart
+    judged = [int((tmp_path / f"understood-{rank}").read_text()) for rank in ("alone", 0, 1)]
+    assert judged == [18, 10, 8]  # each its share: a judge may look at the clock
 
 
 def test_interrupted_two_go_on_as_one_and_one_as_two(tmp_path, tiny_folder, straight):
@@ -235,11 +264,8 @@ def test_an_arm_that_fails_on_one_process_leaves_the_next_one_to_both(tmp_path, 
         if rank == 1:
             rewards.REWARDS["random"] = raising
 
-    arms = "arms=[{model: base, reward: {random: 1.0}}, {model: base, reward: {self_certainty: 1.0}}]"
-    small = [option for option in OPTIONS if not option.startswith("reward")]
-    words = arguments(tmp_path / "pilot", tiny_folder, [*small, arms, "train.steps=1"])
-    words = ["pilot", *(word.replace("model=", "models.base=") for word in words[1:])]
-    codes, said = together(words, prepare)
+    words = two_arms(tmp_path / "pilot", tiny_folder, "random: 1.0", "self_certainty: 1.0")
+    codes, said = together([*words, "--set", "train.steps=1"], prepare)
     assert codes == [1, 1] and "base-random-seed0 failed: process 1: reward random" in said[0], said
     outcomes = [json.loads(path.read_text())["status"] for path in sorted(tmp_path.glob("pilot/arms/*/outcome.json"))]
     assert outcomes == ["failed", "done"]
@@ -260,6 +286,7 @@ def test_too_little_memory_on_one_process_halves_it_on_both(tmp_path, tiny_folde
     folder = tmp_path / "run"
     codes, said = together(arguments(folder, tiny_folder, OPTIONS), prepare)
     assert codes == [0, 0] and "out of memory in update, 4 rows at once now" in said[0]
+    assert said[0].count("out of memory") == 1  # from the 8 of its share, not from 16
     steps = [json.loads(line) for line in (folder / "steps.jsonl").read_text().splitlines()]
     assert [step["micro_batch"] for step in steps] == [4, 4, 4]
     assert_alike(folder, straight, but=("micro_batch",))
@@ -288,7 +315,7 @@ def test_going_back_goes_back_on_both(tmp_path, tiny_folder):
     assert verify_run(folder).ok
 
 
-def test_a_process_that_is_killed_ends_the_other(tmp_path, tiny_folder, straight):
+def test_a_process_that_is_killed_ends_the_other(tmp_path, tiny_folder):
     def prepare(rank) -> None:
         real, steps = poc.session.take_step, []
 
@@ -300,11 +327,11 @@ def test_a_process_that_is_killed_ends_the_other(tmp_path, tiny_folder, straight
 
         poc.session.take_step = take_step
 
-    folder = tmp_path / "run"
-    codes, said = together(arguments(folder, tiny_folder, OPTIONS), prepare)
+    words = two_arms(tmp_path / "pilot", tiny_folder, "self_certainty: 1.0, random: 1.0", "random: 1.0")
+    codes, said = together(words, prepare)
     assert codes == [1, -signal.SIGKILL] and "process 0 cannot reach another one, which has ended" in said[0]
-    assert resume(folder) == "done"
-    assert_alike(folder, straight)
+    (begun,) = (tmp_path / "pilot" / "arms").iterdir()  # the second arm was not
+    assert verify_run(begun).ok and resume(tmp_path / "pilot") == "done"
 
 
 @pytest.mark.parametrize("words, told", [

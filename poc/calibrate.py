@@ -1,0 +1,181 @@
+"""How fast this machine is with a loaded policy (poc.cost.Speed), found out in about a second.
+
+Timed are the real functions on made-up tokens: a decode step at two numbers of rows and two widths of the cache, the
+same after a row has left, prompts, and two update passes, one small, one as large as the run's. From them follow
+
+    step + n row + n w column       three decode steps: many rows, few rows, few rows behind a longer prompt
+    part + u token                  two passes of u units; a unit is a token's way through the layers, attention to one
+                                    more token is r of it (poc.packing), the head of a trained token V H / weights
+
+Every call is made once before it is timed, and again while that takes little. Weights, gradients, optimizer and random states are left as they are:
+gradients are asked for, not accumulated, and nothing is drawn at random. Not here: grading, evaluation's summary, the
+disk; they show when a run does them.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from statistics import median
+
+import torch
+
+from poc.cost import Speed
+from poc.decode import ROOM, Rows, prefilled
+from poc.draw import Drawn, draw, head_logits
+from poc.models import Policy
+from poc.packing import TokenBatch, pack
+from poc.plain import generate
+from poc.records import Episode
+from poc.update import token_logp
+
+REPEATS, ENOUGH, LONG = 3, 0.1, 1.0  # timed calls at most; seconds after which no more follow; that are not repeated
+MOST = 1e10  # FLOPs of a decode step on a CPU: more rows than that are not tried
+FEW = 8  # times fewer rows
+FURTHER = 128  # tokens of prompt
+ASKED = 128  # tokens of prompts that are timed
+TOKEN = 3  # a token's number: every vocabulary has it
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """As in the run: rows at once, tokens of a prompt and of a completion, completions of an update pass, a group."""
+
+    rows: int
+    prompt: int
+    answer: int
+    micro_batch: int
+    together: int  # completions behind one prompt
+    recompute: bool = False
+
+
+def measure(policy: Policy, sizes: Sizes, clock: Clock = time.perf_counter) -> Speed:
+    """Raises what torch raises when memory runs out."""
+    merge = _seconds(lambda: _enter(policy), clock)
+    with policy.merged(), torch.no_grad():
+        step, row, column = _decoding(policy, sizes, clock)
+        move = _moving(policy, sizes, clock) if policy.shares_prefix else 0.0
+        prompt = _prompts(policy, sizes, step, clock)
+    with policy.recomputing(sizes.recompute):
+        part, token = _updating(policy, sizes, clock)
+    pair, trained = token * policy.attention_cost, token * _head_cost(policy)
+    return Speed(merge, step, row, column, move, prompt, part, token, pair, trained)
+
+
+def _enter(policy: Policy) -> None:
+    with policy.merged():
+        pass
+
+
+def _seconds(call: Callable[[], object], clock: Clock) -> float:
+    """The median of some calls, without the first one if there are more."""
+    times: list[float] = []
+    while len(times) < 2 or (len(times) <= REPEATS and sum(times) < ENOUGH):
+        began = clock()
+        call()
+        times.append(clock() - began)
+        if times[0] > LONG:
+            break
+    return median(times[1:] or times)
+
+
+def _decoding(policy: Policy, sizes: Sizes, clock: Clock) -> tuple[float, float, float]:
+    """The constants of a decode step."""
+    many, near = _most_rows(policy, sizes.rows), sizes.prompt
+    few, far = max(1, many // FEW), max(near, min(near + FURTHER, _context(policy) - ROOM))
+    long, short, wide = (_step(policy, *at, clock) for at in ((many, near), (few, near), (few, far)))
+    column = max(0.0, wide - short) / (few * max(1, far - near))
+    row = max(0.0, long - short) / (many - few) if many > few else short
+    return max(0.0, short - few * row), max(0.0, row - near * column), column
+
+
+def _most_rows(policy: Policy, rows: int) -> int:
+    if policy.device.type == "cuda":
+        return rows
+    return min(rows, max(1, int(MOST / (2 * _weights(policy) * (1 + _head_cost(policy))))))
+
+
+def _step(policy: Policy, rows: int, prompt: int, clock: Clock) -> float:
+    """A decode step of `rows` completions behind `prompt` tokens."""
+    if not policy.shares_prefix:
+        more, less = (_seconds(lambda n=n: _generated(policy, rows, prompt, n), clock) for n in (3, 1))
+        return max(1e-9, (more - less) / 2)
+    going, drawn = _rows(policy, rows, prompt), [Drawn() for _ in range(rows)]
+    return _seconds(lambda: _go_on(policy, going, drawn), clock)
+
+
+def _rows(policy: Policy, rows: int, prompt: int) -> Rows:
+    return prefilled(policy, (0,), [(TOKEN,) * prompt], rows)
+
+
+def _go_on(policy: Policy, rows: Rows, drawn: list[Drawn]) -> None:
+    """What poc.decode does for one token."""
+    uniform = torch.full((len(drawn),), 0.5, dtype=torch.float64)
+    tokens, stats = draw(head_logits(policy.head, rows.hidden), 1.0, uniform)
+    for one, *found in zip(drawn, tokens.tolist(), *(x.tolist() for x in stats), strict=True):
+        one.add(*found)
+    rows.go_on(policy, tokens)
+
+
+def _generated(policy: Policy, rows: int, prompt: int, tokens: int) -> None:
+    unstopped, uniform = replace(policy, stop_ids=frozenset({-1})), torch.full((rows, tokens), 0.5, dtype=torch.float64)
+    generate(unstopped, [(TOKEN,) * prompt], rows, 1.0, uniform, rows)
+
+
+def _moving(policy: Policy, sizes: Sizes, clock: Clock) -> float:
+    """A cell of the cache that is copied because a row leaves."""
+    rows = _rows(policy, max(2, _most_rows(policy, sizes.rows) // FEW), sizes.prompt)
+    tokens = torch.full((len(rows.index),), TOKEN, device=policy.device)
+    rows.go_on(policy, tokens)
+    stay = _seconds(lambda: rows.go_on(policy, tokens), clock)
+    began = clock()
+    rows.keep(torch.arange(len(tokens), device=policy.device) > 0)
+    rows.go_on(policy, tokens[1:])
+    return max(0.0, clock() - began - stay) / (len(rows.index) * (rows.mask.shape[1] + ROOM))
+
+
+def _prompts(policy: Policy, sizes: Sizes, step: float, clock: Clock) -> float:
+    """A token of a prompt."""
+    asked = [(TOKEN,) * sizes.prompt] * max(1, min(sizes.rows, ASKED // sizes.prompt))
+    seconds = _seconds(lambda: prefilled(policy, range(len(asked)), asked, 1), clock)
+    return max(0.0, seconds - step) / (len(asked) * sizes.prompt)
+
+
+def _updating(policy: Policy, sizes: Sizes, clock: Clock) -> tuple[float, float]:
+    """The constants of a pass: what it takes anyhow, and a unit of its work."""
+    together = min(sizes.together, sizes.micro_batch)
+    small = _batch(policy, 1, 1, sizes.prompt, 1)
+    large = _batch(policy, -(-sizes.micro_batch // together), together, sizes.prompt, sizes.answer)
+    less, more = (_seconds(lambda batch=batch: _pass(policy, batch), clock) for batch in (small, large))
+    units = [_units(policy, batch) for batch in (small, large)]
+    token = max(0.0, more - less) / (units[1] - units[0])
+    return max(0.0, less - token * units[0]), token
+
+
+def _pass(policy: Policy, batch: TokenBatch) -> None:
+    """A forward and backward pass whose gradients are thrown away."""
+    torch.autograd.grad(token_logp(policy, batch, 1.0).sum(), policy.trainable())
+
+
+def _batch(policy: Policy, rows: int, together: int, prompt: int, answer: int) -> TokenBatch:
+    nothing = (0.0,) * answer
+    episode = Episode((TOKEN,) * answer, "", False, nothing, nothing, nothing)
+    return pack([((TOKEN,) * prompt, [episode] * together, (1.0,) * together)] * rows).to(policy.device)
+
+
+def _units(policy: Policy, batch: TokenBatch) -> float:
+    rows, length = batch.input_ids.shape
+    return rows * length * (1 + policy.attention_cost * length) + len(batch.targets) * _head_cost(policy)
+
+
+def _head_cost(policy: Policy) -> float:
+    """FLOPs of the head for a trained token over FLOPs of the layers for a token; weights are frozen in both."""
+    return policy.head.vocab_size * policy.head.weight.shape[1] / _weights(policy)
+
+
+def _weights(policy: Policy) -> int:
+    return sum(module.in_features * module.out_features for module in policy.adapted())
+
+
+def _context(policy: Policy) -> int:
+    return getattr(policy.model.config, "max_position_embeddings", None) or 2**20
