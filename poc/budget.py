@@ -7,6 +7,7 @@ the alternative, to pass fewer completions and so to compute prompts more often,
 poc.memory; what they miss is caught when memory runs out (poc.session). Nothing is allocated here.
 """
 
+import os
 from dataclasses import dataclass
 
 import psutil
@@ -41,13 +42,16 @@ def fit(policy: Policy, config: RunConfig, prompt_tokens: int) -> Fit:
 
 
 def room(device: torch.device, memory_gib: float | None) -> int:
-    """Bytes that are there beside what this process holds already (the weights are loaded)."""
+    """Bytes that are there beside what this process holds already (the weights are loaded).
+
+    `memory_gib` is each process's; what is free is shared out between the processes of this machine (poc.parallel).
+    """
     cuda = device.type == "cuda"
     if memory_gib is not None:
         held = torch.cuda.memory_reserved(device) if cuda else psutil.Process().memory_info().rss
         return max(0, int(memory_gib * GIB) - held)
     free = torch.cuda.mem_get_info(device)[0] if cuda else psutil.virtual_memory().available
-    return int(SHARE * free)
+    return int(SHARE * free) // (1 if cuda else int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def said(found: Fit, train: Train) -> list[str]:

@@ -1,38 +1,40 @@
 """How fast this machine is with a loaded policy (poc.cost.Speed), found out in about a second.
 
-Timed are the real functions on made-up tokens: a decode step at two numbers of rows and two widths of the cache, the
-same after a row has left, prompts, and two update passes, one small, one as large as the run's. From them follow
+Timed are the real functions on made-up tokens: a decode step at two numbers of rows and two widths of the cache, one
+after a row has left, a prompt, and two update passes, one small, one as large as the run's. From them follow
 
     step + n row + n w column       three decode steps: many rows, few rows, few rows behind a longer prompt
     part + u token                  two passes of u units; a unit is a token's way through the layers, attention to one
                                     more token is r of it (poc.packing), the head of a trained token V H / weights
 
-Every call is made once before it is timed, and again while that takes little. Weights, gradients, optimizer and random states are left as they are:
-gradients are asked for, not accumulated, and nothing is drawn at random. Not here: grading, evaluation's summary, the
-disk; they show when a run does them.
+Every call is made once before it is timed, and again while that takes little; the fastest counts. Weights, gradients,
+optimizer and random states are left as they are: gradients are asked for, not accumulated, and nothing is drawn at
+random. Not here: what evaluation and the disk take; that shows when a run does them.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from statistics import median
+from typing import NamedTuple
 
 import torch
 
 from poc.cost import Speed
 from poc.decode import ROOM, Rows, prefilled
 from poc.draw import Drawn, draw, head_logits
+from poc.evaluate import summarise
 from poc.models import Policy
 from poc.packing import TokenBatch, pack
 from poc.plain import generate
-from poc.records import Episode
+from poc.records import Episode, Example
+from poc.scoring.pool import grade
 from poc.update import token_logp
 
-REPEATS, ENOUGH, LONG = 3, 0.1, 1.0  # timed calls at most; seconds after which no more follow; that are not repeated
+REPEATS, ENOUGH, LONG = 3, 0.1, 0.3  # timed calls at most; seconds after which no more follow; that are not repeated
 MOST = 1e10  # FLOPs of a decode step on a CPU: more rows than that are not tried
 FEW = 8  # times fewer rows
-FURTHER = 128  # tokens of prompt
-ASKED = 128  # tokens of prompts that are timed
+FURTHER = 64  # tokens of prompt
+GRADED = 16  # completions whose grading is timed
 TOKEN = 3  # a token's number: every vocabulary has it
 Clock = Callable[[], float]
 
@@ -53,13 +55,11 @@ def measure(policy: Policy, sizes: Sizes, clock: Clock = time.perf_counter) -> S
     """Raises what torch raises when memory runs out."""
     merge = _seconds(lambda: _enter(policy), clock)
     with policy.merged(), torch.no_grad():
-        step, row, column = _decoding(policy, sizes, clock)
-        move = _moving(policy, sizes, clock) if policy.shares_prefix else 0.0
-        prompt = _prompts(policy, sizes, step, clock)
+        decoding = _decoding(policy, sizes, clock)
     with policy.recomputing(sizes.recompute):
         part, token = _updating(policy, sizes, clock)
     pair, trained = token * policy.attention_cost, token * _head_cost(policy)
-    return Speed(merge, step, row, column, move, prompt, part, token, pair, trained)
+    return Speed(merge, *decoding, part, token, pair, trained)
 
 
 def _enter(policy: Policy) -> None:
@@ -67,8 +67,25 @@ def _enter(policy: Policy) -> None:
         pass
 
 
+def grading(completions: Sequence[tuple[Example, str]], clock: Clock = time.perf_counter) -> float:
+    """Seconds a completion, where the graders run already."""
+    began = clock()
+    grade(*zip(*completions, strict=True))
+    return (clock() - began) / len(completions)
+
+
+def summing(questions: int, samples: int, clock: Clock = time.perf_counter) -> float:
+    """Seconds of an evaluation's summary, a question."""
+    one = {"text": "1", "status": "wrong", "formatted": True, "correct_anyhow": False, "finished": True, "length": 1,
+           "mean_logp": -1.0, "mean_entropy": 1.0}  # fmt: skip
+    drawn = [[one | {"status": "correct"}] * (i % 2) + [one] * (samples - i % 2) for i in range(questions)]
+    began = clock()
+    summarise([{"gold": "1", "greedy": one, "sampled": some} for some in drawn], ())
+    return (clock() - began) / questions
+
+
 def _seconds(call: Callable[[], object], clock: Clock) -> float:
-    """The median of some calls, without the first one if there are more."""
+    """Of the fastest of some calls, without the first one if there are more."""
     times: list[float] = []
     while len(times) < 2 or (len(times) <= REPEATS and sum(times) < ENOUGH):
         began = clock()
@@ -76,36 +93,38 @@ def _seconds(call: Callable[[], object], clock: Clock) -> float:
         times.append(clock() - began)
         if times[0] > LONG:
             break
-    return median(times[1:] or times)
+    return min(times[1:] or times)
 
 
-def _decoding(policy: Policy, sizes: Sizes, clock: Clock) -> tuple[float, float, float]:
-    """The constants of a decode step."""
+class _Timed(NamedTuple):
+    """Seconds of a decode step and of computing the prompt before it; the rows, where they can go on."""
+
+    step: float
+    prefill: float
+    rows: Rows | None = None
+
+
+def _decoding(policy: Policy, sizes: Sizes, clock: Clock) -> tuple[float, float, float, float, float]:
+    """The constants step, row, column, move and prompt."""
     many, near = _most_rows(policy, sizes.rows), sizes.prompt
     few, far = max(1, many // FEW), max(near, min(near + FURTHER, _context(policy) - ROOM))
-    long, short, wide = (_step(policy, *at, clock) for at in ((many, near), (few, near), (few, far)))
-    column = max(0.0, wide - short) / (few * max(1, far - near))
-    row = max(0.0, long - short) / (many - few) if many > few else short
-    return max(0.0, short - few * row), max(0.0, row - near * column), column
+    long, short, wide = (_timed(policy, *at, clock) for at in ((many, near), (few, near), (few, far)))
+    column = max(0.0, wide.step - short.step) / (few * max(1, far - near))
+    row = max(0.0, long.step - short.step) / (many - few) if many > few else 0.0
+    step = max(0.0, short.step - few * row)
+    prompt = max(0.0, wide.prefill - step) / (far * (1 if policy.shares_prefix else few))
+    return step, max(0.0, row - near * column), column, _moving(policy, wide, clock), prompt
 
 
-def _most_rows(policy: Policy, rows: int) -> int:
-    if policy.device.type == "cuda":
-        return rows
-    return min(rows, max(1, int(MOST / (2 * _weights(policy) * (1 + _head_cost(policy))))))
-
-
-def _step(policy: Policy, rows: int, prompt: int, clock: Clock) -> float:
-    """A decode step of `rows` completions behind `prompt` tokens."""
+def _timed(policy: Policy, count: int, prompt: int, clock: Clock) -> _Timed:
+    """Of `count` completions behind one prompt of so many tokens."""
     if not policy.shares_prefix:
-        more, less = (_seconds(lambda n=n: _generated(policy, rows, prompt, n), clock) for n in (3, 1))
-        return max(1e-9, (more - less) / 2)
-    going, drawn = _rows(policy, rows, prompt), [Drawn() for _ in range(rows)]
-    return _seconds(lambda: _go_on(policy, going, drawn), clock)
-
-
-def _rows(policy: Policy, rows: int, prompt: int) -> Rows:
-    return prefilled(policy, (0,), [(TOKEN,) * prompt], rows)
+        more, less = (_seconds(lambda n=n: _generated(policy, count, prompt, n), clock) for n in (3, 1))
+        return _Timed(max(0.0, more - less) / 2, less)
+    began = clock()
+    rows = prefilled(policy, (0,), [(TOKEN,) * prompt], count)
+    prefill, drawn = clock() - began, [Drawn() for _ in range(count)]
+    return _Timed(_seconds(lambda: _go_on(policy, rows, drawn), clock), prefill, rows)
 
 
 def _go_on(policy: Policy, rows: Rows, drawn: list[Drawn]) -> None:
@@ -122,11 +141,12 @@ def _generated(policy: Policy, rows: int, prompt: int, tokens: int) -> None:
     generate(unstopped, [(TOKEN,) * prompt], rows, 1.0, uniform, rows)
 
 
-def _moving(policy: Policy, sizes: Sizes, clock: Clock) -> float:
+def _moving(policy: Policy, timed: _Timed, clock: Clock) -> float:
     """A cell of the cache that is copied because a row leaves."""
-    rows = _rows(policy, max(2, _most_rows(policy, sizes.rows) // FEW), sizes.prompt)
+    rows = timed.rows
+    if rows is None or len(rows.index) < 2:
+        return 0.0
     tokens = torch.full((len(rows.index),), TOKEN, device=policy.device)
-    rows.go_on(policy, tokens)
     stay = _seconds(lambda: rows.go_on(policy, tokens), clock)
     began = clock()
     rows.keep(torch.arange(len(tokens), device=policy.device) > 0)
@@ -134,17 +154,16 @@ def _moving(policy: Policy, sizes: Sizes, clock: Clock) -> float:
     return max(0.0, clock() - began - stay) / (len(rows.index) * (rows.mask.shape[1] + ROOM))
 
 
-def _prompts(policy: Policy, sizes: Sizes, step: float, clock: Clock) -> float:
-    """A token of a prompt."""
-    asked = [(TOKEN,) * sizes.prompt] * max(1, min(sizes.rows, ASKED // sizes.prompt))
-    seconds = _seconds(lambda: prefilled(policy, range(len(asked)), asked, 1), clock)
-    return max(0.0, seconds - step) / (len(asked) * sizes.prompt)
+def _most_rows(policy: Policy, rows: int) -> int:
+    if policy.device.type == "cuda":
+        return rows
+    return min(rows, max(1, int(MOST / (2 * _weights(policy) * (1 + _head_cost(policy))))))
 
 
 def _updating(policy: Policy, sizes: Sizes, clock: Clock) -> tuple[float, float]:
     """The constants of a pass: what it takes anyhow, and a unit of its work."""
     together = min(sizes.together, sizes.micro_batch)
-    small = _batch(policy, 1, 1, sizes.prompt, 1)
+    small = _batch(policy, 1, 1, -(-sizes.prompt // 4), 1)
     large = _batch(policy, -(-sizes.micro_batch // together), together, sizes.prompt, sizes.answer)
     less, more = (_seconds(lambda batch=batch: _pass(policy, batch), clock) for batch in (small, large))
     units = [_units(policy, batch) for batch in (small, large)]

@@ -34,8 +34,7 @@ Config = Annotated[str | None, typer.Argument(help="YAML file; without it the em
 Out = Annotated[Path | None, typer.Option("--out", help="Folder to write; a new one under runs/ by default.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Override one key: train.steps=20. Repeatable.")]
 Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of the run (pilot: its only seed).")]
-
-
+Memory = Annotated[float | None, typer.Option("--memory-gib", help="The most that a run may take, in GiB.")]
 Mix = Annotated[
     str | None,
     typer.Option("--mix", help="Shares of the second model, 0,0.1,0.5,1: the first arm's reward from mixed starts."),
@@ -43,13 +42,15 @@ Mix = Annotated[
 
 
 @app.command()
-def pilot(config: Config = None, out: Out = None, set: Set = None, seed: Seed = None, mix: Mix = None) -> None:
+def pilot(
+    config: Config = None, out: Out = None, set: Set = None, seed: Seed = None, mix: Mix = None, memory: Memory = None
+) -> None:  # fmt: skip
     """Run all arms of a pilot and write its report."""
     from poc import pilot as stage
     from poc.config import PilotConfig
     from poc.configfile import load
 
-    checked = load(PilotConfig, config, set or [], seed)
+    checked = load(PilotConfig, config, _with_memory(set, memory), seed)
     checked = _mixed(checked, mix) if mix is not None else checked
     out = out or _new_folder("pilot")
     _run(checked, stage.jobs_of(checked, out), out, is_pilot=True)
@@ -72,13 +73,15 @@ def transfer(config: Config = "transfer", out: Out = None, set: Set = None, seed
 
 
 @app.command()
-def train(config: Config = None, out: Out = None, set: Set = None, seed: Seed = None) -> None:
+def train(
+    config: Config = None, out: Out = None, set: Set = None, seed: Seed = None, memory: Memory = None
+) -> None:  # fmt: skip
     """Train one model with one reward mix and write its report."""
     from poc import pilot as stage
     from poc.config import RunConfig
     from poc.configfile import load
 
-    checked = load(RunConfig, config, set or [], seed)
+    checked = load(RunConfig, config, _with_memory(set, memory), seed)
     out = out or _new_folder("train")
     _run(checked, [stage.Job(out, out.name, None, stage.resolve(checked))], out, is_pilot=False)
 
@@ -125,7 +128,7 @@ def verify(
 
 @app.command()
 def plan(
-    config: Config = None, set: Set = None, seed: Seed = None, mix: Mix = None,
+    config: Config = None, set: Set = None, seed: Seed = None, mix: Mix = None, memory: Memory = None,
     probe: Annotated[bool, typer.Option("--probe", help="Sample the start models; say where they may fail.")] = False,
 ) -> None:  # fmt: skip
     """Check a run or a pilot and show what it would do; nothing is trained or written."""
@@ -135,7 +138,7 @@ def plan(
     from poc.plan import show
 
     kind = kind_of(config, set or [])
-    checked = load(kind, config, set or [], seed)
+    checked = load(kind, config, _with_memory(set, memory), seed)
     if mix is not None and kind is not PilotConfig:
         raise InputError("--mix: for a pilot; this configuration is one run (it has model or reward)")
     checked = _mixed(checked, mix) if mix is not None else checked
@@ -256,6 +259,10 @@ def _root(
         raise typer.Exit()
     if the_world().size > 1 and context.invoked_subcommand not in TRAINING:
         raise InputError(f"poc {context.invoked_subcommand} runs in one process: start it without accelerate launch")
+
+
+def _with_memory(overrides: list[str] | None, gib: float | None) -> list[str]:
+    return [*(overrides or []), *([] if gib is None else [f"train.memory_gib={gib}"])]
 
 
 def _own_questions(name, level, attack: bool, csv: Path, count: int, out: Path | None, seed: int) -> None:

@@ -22,7 +22,7 @@ completions may take, and how lengths change while a policy learns.
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from random import Random
 from statistics import fmean
 from typing import NamedTuple
@@ -48,20 +48,6 @@ class Speed:
     score: float = 0.0
     question: float = 0.0
     save: float = 0.0
-
-    def matched(self, predicted: float, measured: float) -> "Speed":
-        """Sampling as fast as it was `measured` to be, where this speed `predicted` otherwise."""
-        factor = measured / predicted if predicted > 0 and measured > 0 else 1.0
-        changed = {name: factor * getattr(self, name) for name in ("merge", "step", "row", "column", "move", "prompt")}
-        return replace(self, **changed)
-
-
-class Took(NamedTuple):
-    """Seconds of one view of an evaluation: sampling, grading, and the rest (summary, distance to the start)."""
-
-    sampling: float
-    scoring: float
-    rest: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,8 +277,8 @@ def _drawn(work: Work, prompts: Sequence[int], count: int, copies: int) -> tuple
 def _packed(work: Work, prompts: Sequence[int], groups: Sequence[Sequence[int]]) -> list[Pass]:
     if work.packs:
         return passes(prompts, groups, work.rows["update"], work.attention)
-    alone = sorted((prompt + length, [length]) for prompt, group in zip(prompts, groups, strict=True) for length in group)
-    return list(_passes(alone, work.rows["update"]))
+    alone = [(prompt + length, [length]) for prompt, group in zip(prompts, groups, strict=True) for length in group]
+    return list(_passes(sorted(alone), work.rows["update"]))
 
 
 def sampling_seconds(found: Sampling, speed: Speed) -> float:
@@ -320,19 +306,10 @@ def view_seconds(work: Work, view: View, speed: Speed) -> float:
     return asked + graded + forward_seconds(distance, speed)
 
 
-def corrected(speed: Speed, work: Work, took: Sequence[Took]) -> Speed:
-    """The speed with which one evaluation, view by view, takes as long as it `took`."""
-    asked = [measured_of(work, view) for view in work.views]
-    predicted = sum(sampling_seconds(some, speed) for greedy, drawn, _ in asked for some in (greedy, drawn))
-    faster = speed.matched(predicted, sum(one.sampling for one in took))
-    questions = sum(len(view.prompts) for view in work.views)
-    rest = sum(one.rest for one in took) - sum(forward_seconds(distance, faster) for *_, distance in asked)
-    score = sum(one.scoring for one in took) / (questions * (1 + work.samples))
-    return replace(faster, score=score, question=max(0.0, rest) / questions)
-
-
-def predict(work: Work, speed: Speed) -> Prediction:
-    """The seconds of a whole run, the start's evaluation included."""
+def predict(work: Work, speed: Speed, evaluation: float | None = None) -> Prediction:
+    """Seconds of all of `work`; `evaluation`: of one evaluation, where that was measured."""
+    if evaluation is None:
+        evaluation = sum(view_seconds(work, view, speed) for view in work.views)
     completions, cycle = work.prompts_per_step * work.reuse * work.group_size, work.reuse * work.epochs
     drawn = sampling_seconds(rollout_of(work), speed) + completions * speed.score
     packed = update_of(work)
@@ -340,7 +317,7 @@ def predict(work: Work, speed: Speed) -> Prediction:
     seconds = {
         "rollout": -(-work.steps // cycle) * drawn,
         "update": work.steps * learned,
-        "evaluate": work.evaluations * sum(view_seconds(work, view, speed) for view in work.views),
+        "evaluate": work.evaluations * evaluation,
         "save": work.saves * speed.save,
     }
     return Prediction(seconds, fmean(work.lengths))

@@ -13,6 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from poc.records import StepRecord
 
+GIB = 2**30
+CHANGED = 0.1  # a mean length that changed by more is told of
+
 console = Console(highlight=False, soft_wrap=True)
 
 
@@ -25,6 +28,30 @@ def summary(record: StepRecord) -> str:
     if record.truncated > 0.5:
         parts.append(f"TRUNCATED {record.truncated:.0%}")
     return " · ".join([*parts, f"{rate:,.0f} tokens/s"])
+
+
+def foretold(plan: dict) -> str:
+    """ "will take about 1.3 min and 0.68 GiB, as long as completions have 18.2 tokens" """
+    time_, memory_ = duration(plan["total"]), f"{plan['peak_bytes'] / GIB:.2f} GiB"
+    return f"will take about {time_} and {memory_}, as long as completions have {plan['lengths']['mean']:.1f} tokens"
+
+
+def told(outcome: dict, steps: int) -> str:
+    """ "1.4 min (predicted 1.3), peak 0.71 GiB (predicted 0.68), mean tokens 11.2 -> 7.0" """
+    plan, length = outcome["predicted"], outcome["length"]
+    taken, most = duration(outcome["seconds"]["total"]), f"peak {outcome['peak_memory_mib'] / 1024:.2f} GiB"
+    early = f"after {outcome['steps']} of {steps} steps " if outcome["steps"] < steps else ""
+    if not plan:
+        return f"{early}{taken}, {most}"
+    taken += f" (predicted {duration(plan['seconds'])}{' for all' if early else ''})"
+    most += f" (predicted {plan['peak_memory_mib'] / 1024:.2f})"
+    was = plan["length"]
+    changed = f", mean tokens {was:.1f} -> {length:.1f}" if length and abs(length / was - 1) > CHANGED else ""
+    return f"{early}{taken}, {most}{changed}"
+
+
+def duration(seconds: float) -> str:
+    return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"
 
 
 class Watch:

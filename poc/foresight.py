@@ -8,16 +8,18 @@ Not here: how a run goes (poc.session), the files (poc.runfolder), what `poc pla
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 
-from poc import calibrate, cost, memory, peak
+from poc import budget, calibrate, cost, guard, memory, peak
+from poc.budget import Fit
 from poc.config import RunConfig
 from poc.cost import Prediction, Sampling, Speed, View, Work
 from poc.memory import Shape
 from poc.models import Policy
+from poc.pilot import Staged
+from poc.records import Example
 
-GIB = 2**30
-CHANGED = 0.1  # a mean length that changed by more is told of
+ENTRY, LETTERS, STEP = 170, 4, 1500  # bytes on disk: of a completion's figures, of a token, of a step
 
 
 def work_of(
@@ -36,6 +38,11 @@ def work_of(
         reuse=options.rollout_reuse, epochs=options.inner_epochs, kl=options.kl > 0,
         shares_prefix=policy.shares_prefix, packs=policy.packs, attention=policy.attention_cost,
     )  # fmt: skip
+
+
+def views_of(views: Sequence) -> list[View]:
+    """Of poc.evaluate's views."""
+    return [View(tuple(len(v.encode(e)) for e in v.examples), v.cluster is not None) for v in views]
 
 
 def sizes_of(work: Work, recompute: bool) -> calibrate.Sizes:
@@ -69,42 +76,99 @@ def _sampled(shape: Shape, found: Sampling) -> int:
     return max(memory.prefill_bytes(shape, 1, found.prefill), memory.sampling_bytes(shape, *found.widest))
 
 
-def predicted(policy: Policy, config: RunConfig, work: Work, speed: Speed, recompute: bool) -> Prediction:
-    """Seconds and bytes of the whole run; what the process holds now is taken for what it holds throughout."""
+def predicted(
+    policy: Policy, config: RunConfig, work: Work, speed: Speed, recompute: bool, evaluation: float | None = None
+) -> Prediction:  # fmt: skip
+    """Seconds and bytes of all of `work`; what the process holds now is taken for what it holds throughout."""
     held, extra = peak.held(), extra_bytes(memory.shape_of(policy), work, config, recompute)
     stages = [extra[name] for name in ("rollout", "update", "evaluate")]
     most = max(stages) if policy.device.type == "cuda" else max(stages[0], stages[2]) + stages[1]
-    return replace(cost.predict(work, speed), held=held, extra=extra, peak=held + extra["kept"] + most)
+    return replace(cost.predict(work, speed, evaluation), held=held, extra=extra, peak=held + extra["kept"] + most)
+
+
+def disk_bytes(policy: Policy, config: RunConfig, work: Work) -> int:
+    """Of the run's folder: what checkpoints are kept, and the logs, about so."""
+    options, adapter = config.train, sum(p.numel() for p in policy.trainable())
+    moments = (2 if options.optimizer == "adamw8bit" else 8) * adapter
+    kept = min(work.saves, 2 + 2 + guard.WINDOW)  # the start, the best, the last ones, those that may be the best yet
+    questions, mean = sum(len(view.prompts) for view in work.views), sum(work.lengths) / len(work.lengths)
+    completion = ENTRY + LETTERS * mean
+    evaluations = work.evaluations * questions * (1 + work.samples) * completion
+    return round(kept * (4 * adapter + moments) + evaluations + options.steps * (STEP + 3 * completion))
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What the measurement of a run's start is: questions, their prompts' tokens, and the evaluation of each view."""
+
+    examples: Sequence[Sequence[Example]]
+    views: Sequence[View]
+    evaluations: Sequence[dict]
+    saving: float  # seconds of the first checkpoint
+
+    def lengths(self) -> list[int]:
+        """Tokens of the drawn completions of the hold-out and of the guard's questions."""
+        chosen = [found for view, found in zip(self.views, self.evaluations, strict=True) if view.guarded]
+        rows = [row for found in (self.evaluations[0], *chosen) for row in found["prompts"]]
+        return [completion["length"] for row in rows for completion in row["sampled"]]
+
+    def seconds(self, score: float) -> float:
+        """Of an evaluation, `score` for each completion; what the first grading takes to start does not count."""
+        graded = sum(len(found["prompts"]) * (1 + found["samples"]) for found in self.evaluations)
+        return score * graded + sum(found["timing"]["sampling"] + found["timing"]["rest"] for found in self.evaluations)
+
+    def grading(self) -> float:
+        """Seconds that grading takes a completion."""
+        pairs = zip(self.examples[0], self.evaluations[0]["prompts"], strict=True)
+        found = [(example, completion["text"]) for example, row in pairs for completion in row["sampled"]]
+        return calibrate.grading(found[: calibrate.GRADED])
 
 
 def foresee(
-    policy: Policy, config: RunConfig, rows: dict[str, int], recompute: bool, prompts: Sequence[int],
-    views: Sequence[View], evaluations: Sequence[dict], saving: float, processes: int = 1,
+    policy: Policy, config: RunConfig, rows: dict[str, int], recompute: bool, prompts: Sequence[int], start: Start,
+    processes: int = 1,
 ) -> dict | None:  # fmt: skip
-    """What is left of a run whose start was measured, as JSON; None where memory runs out.
-
-    `evaluations`: one of each view; the first and the guard's have the lengths that are predicted for. `saving`:
-    seconds of the start's checkpoint.
-    """
+    """What is left of a run whose start was measured, as JSON; None where memory runs out."""
     began = time.perf_counter()
-    lengths = [
-        completion["length"]
-        for view, found in zip(views, evaluations, strict=True)
-        if view is views[0] or view.guarded
-        for row in found["prompts"]
-        for completion in row["sampled"]
-    ]
-    work = work_of(config, policy, rows, prompts, lengths, views, processes)
+    work = work_of(config, policy, rows, prompts, start.lengths(), start.views, processes)
     try:
         speed = calibrate.measure(policy, sizes_of(work, recompute))
     except Exception as error:
         if not memory.is_out_of_memory(error):
             raise
         return None
-    speed = cost.corrected(speed, work, [cost.Took(**found["timing"]) for found in evaluations])
+    speed = replace(speed, score=start.grading(), save=start.saving)
     left = replace(work, evaluations=work.evaluations - 1, saves=work.saves - 1)
-    found = predicted(policy, config, left, replace(speed, save=saving), recompute)
+    found = predicted(policy, config, left, speed, recompute, start.seconds(speed.score))
     return record(found, work, speed, recompute) | {"reckoned_in": time.perf_counter() - began}
+
+
+@dataclass(frozen=True, slots=True)
+class Foreseen:
+    """What a run that has not begun would take; `disk` in bytes."""
+
+    fit: Fit
+    prediction: Prediction
+    disk: int
+
+
+def before(
+    staged: Staged, policy: Policy, lengths: Sequence[int], score: float, measured: dict[calibrate.Sizes, Speed]
+) -> Foreseen:  # fmt: skip
+    """Of a staged run; without `lengths` for the longest completions. `score`: seconds to grade one; `measured`: what
+    is known of the policy's speed."""
+    config, views = staged.job.config, views_of(staged.views)
+    prompts = [len(staged.encode(example)) for example in staged.examples]
+    longest = max([*prompts, *(tokens for view in views for tokens in view.prompts)])
+    fit = budget.fit(policy, config, longest)
+    work = work_of(config, policy, fit.rows, prompts, lengths or [config.train.max_new_tokens], views)
+    sizes = sizes_of(work, fit.recompute)
+    if sizes not in measured:
+        questions = max(len(view.prompts) for view in views)
+        summing = calibrate.summing(questions, work.samples)
+        measured[sizes] = replace(calibrate.measure(policy, sizes), score=score, question=summing)
+    found = predicted(policy, config, work, measured[sizes], fit.recompute)
+    return Foreseen(fit, found, disk_bytes(policy, config, work))
 
 
 def record(found: Prediction, work: Work, speed: Speed, recompute: bool) -> dict:
@@ -114,27 +178,3 @@ def record(found: Prediction, work: Work, speed: Speed, recompute: bool) -> dict
         "seconds": found.seconds, "peak_bytes": found.peak, "held_bytes": found.held, "extra_bytes": found.extra,
         "lengths": lengths, "rows": work.rows, "recompute": recompute, "speed": asdict(speed),
     }  # fmt: skip
-
-
-def said(plan: dict) -> str:
-    """ "will take about 1.3 min and 0.68 GiB, as long as completions have 18.2 tokens" """
-    time_, memory_ = duration(plan["total"]), f"{plan['peak_bytes'] / GIB:.2f} GiB"
-    return f"will take about {time_} and {memory_}, as long as completions have {plan['lengths']['mean']:.1f} tokens"
-
-
-def ended(outcome: dict, steps: int) -> str:
-    """ "1.4 min (predicted 1.3), peak 0.71 GiB (predicted 0.68), mean tokens 11.2 -> 7.0" """
-    plan, length = outcome["predicted"], outcome["length"]
-    taken, most = duration(outcome["seconds"]["total"]), f"peak {outcome['peak_memory_mib'] / 1024:.2f} GiB"
-    early = f"after {outcome['steps']} of {steps} steps " if outcome["steps"] < steps else ""
-    if not plan:
-        return f"{early}{taken}, {most}"
-    taken += f" (predicted {duration(plan['seconds'])}{' for all' if early else ''})"
-    most += f" (predicted {plan['peak_memory_mib'] / 1024:.2f})"
-    was = plan["length"]
-    changed = f", mean tokens {was:.1f} -> {length:.1f}" if length and abs(length / was - 1) > CHANGED else ""
-    return f"{early}{taken}, {most}{changed}"
-
-
-def duration(seconds: float) -> str:
-    return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"

@@ -142,7 +142,7 @@ def hidden_states(policy: Policy, batch: TokenBatch) -> Tensor:
 
 def masks(policy: Policy, batch: TokenBatch) -> Tensor | dict[str, Tensor]:
     """The additive mask [B, 1, L, L], or one for each kind of layer where the architecture has several."""
-    dtype = policy.model.get_input_embeddings().weight.dtype  # torch 2.13 misreads a float32 mask beside float64 queries
+    dtype = policy.model.get_input_embeddings().weight.dtype  # torch 2.13 misreads float32 masks of float64 queries
     made = {kind: _mask(batch, window, dtype) for kind, window in policy.windows.items()}
     return made if len(made) > 1 else next(iter(made.values()))
 

@@ -30,7 +30,10 @@ T, U = TypeVar("T"), TypeVar("U")
 
 
 class Lost(RunError):
-    """The processes cannot go on together: one is gone, or failed where the others did not. Ends the command."""
+    """The processes cannot go on together: one is gone, or failed where the others did not.
+
+    It ends the run, and the command as well: they do not meet again, or not in the same place.
+    """
 
 
 class World:
@@ -120,7 +123,8 @@ class World:
         except Exception as error:
             if self.size > 1 and not self.broken and not getattr(error, "shared", False):
                 error.shared = True
-                error.known = self._tell(FAILED, None, error)[0][2] is not None
+                with suppress(Lost):
+                    error.known = self._tell(FAILED, None, error)[0][2] is not None
             raise
 
     def is_told_elsewhere(self, error: Exception) -> bool:
@@ -160,7 +164,8 @@ class World:
         try:
             yield
         except RuntimeError as error:
-            self.broken, reason = True, " ".join(str(error).split())[:160]
+            said = " ".join(str(error).split("] ", 1)[-1].split())  # without the line of gloo's source
+            self.broken, reason = True, said[:80]
             raise _lost(f"process {self.rank} cannot reach another one, which has ended ({reason})") from None
 
 

@@ -11,16 +11,14 @@ import sys
 from functools import lru_cache
 from pathlib import Path
 
-import torch
-
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def begin() -> None:
     """From here on `measured` counts."""
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
+    if card := _card():
+        card.empty_cache()
+        card.reset_peak_memory_stats()
     _give_back()
     try:
         CLEAR.write_text("5")
@@ -29,8 +27,8 @@ def begin() -> None:
 
 
 def measured() -> int:
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_reserved()
+    if card := _card():
+        return card.max_memory_reserved()
     try:
         return _status("VmHWM")
     except (OSError, KeyError):
@@ -39,14 +37,21 @@ def measured() -> int:
 
 def held() -> int:
     """What the process holds now, without what is free again."""
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-        return torch.cuda.memory_reserved()
+    if card := _card():
+        card.empty_cache()
+        return card.memory_reserved()
     _give_back()
     try:
         return _status("VmRSS")
     except (OSError, KeyError):
         return measured()
+
+
+def _card():
+    """torch.cuda where there is a card."""
+    import torch
+
+    return torch.cuda if torch.cuda.is_available() else None
 
 
 def _status(key: str) -> int:

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from poc import rewards, runfolder, sharedfolder, sources, tasks
+from poc import peak, rewards, runfolder, sharedfolder, sources, tasks
 from poc.config import NEED_LABELS, Arm, PilotConfig, RunConfig
-from poc.display import Watch
+from poc.display import Watch, told
 from poc.motivation import motivation
-from poc.parallel import Lost, the_world
+from poc.parallel import the_world
 from poc.records import Example, InputError, RunError
 from poc.resolve import resolve
 from poc.rewards import hybrid, meanings
@@ -353,8 +353,6 @@ def _outcome(folder: runfolder.RunFolder, job: Job, watch: Watch) -> Iterator[di
     except (RunError, InputError) as error:
         state["reason"] = str(error)
         watch.say(f"{job.name} failed: {error}")
-        if isinstance(error, Lost):
-            raise
     except BaseException as error:
         state |= {"status": "interrupted" if isinstance(error, KeyboardInterrupt) else "failed", "reason": repr(error)}
         raise
@@ -362,7 +360,7 @@ def _outcome(folder: runfolder.RunFolder, job: Job, watch: Watch) -> Iterator[di
         try:
             outcome = folder.log_outcome(state["status"], state["reason"], state["kept"])
             if outcome:
-                watch.say(f"{job.name}: {foresight.ended(outcome, job.config.train.steps)}")
+                watch.say(f"{job.name}: {told(outcome, job.config.train.steps)}")
         finally:
             folder.close()
 

@@ -1,24 +1,42 @@
-"""`poc plan [CONFIG] [--probe]`: the arms of a run or pilot, how much they would sample, and what a probe finds.
+"""`poc plan [CONFIG] [--probe]`: the arms of a run or pilot, what they would take, and what a probe finds.
 
-Everything that a run checks before it loads weights is checked. Nothing is trained, nothing is written.
+Everything that a run checks before it trains is checked. What it takes is reckoned from a second's measurements of each
+start model on this machine (poc.calibrate, poc.cost): for completions as long as they may be, or, with a probe, as long
+as the start model's are. Nothing is trained, nothing is written.
 """
+
+from collections.abc import Sequence
+from statistics import fmean
 
 from rich.table import Table
 
-from poc import pilot
-from poc.display import console
-from poc.pilot import BESIDE, Data, Job, Questions
+from poc import pilot, sources
+from poc.config import RunConfig
+from poc.display import GIB, console, duration
+from poc.pilot import Data, Job, Questions
 from poc.text import visible
+
+COSTS = ("run", "time {}", "rollout", "update", "evaluate", "memory", "a pass", "sampled at once", "layers", "disk")
 
 
 def show(jobs: list[Job], data: Questions, with_probe: bool) -> None:
-    """Print the plan; with a probe, load each start model, sample it, and warn."""
+    """Print the plan; with a probe, sample each start model, and warn. Models that are not here are loaded for that."""
     _print_jobs(jobs, data)
+    here = [job for job in jobs if with_probe or _is_here(job.config)]
+    for source in dict.fromkeys(job.config.model for job in jobs if job not in here):
+        print(f"{visible(source)} is not on this machine: poc plan --probe downloads it and measures memory and time")
+    found = []
+    for source in dict.fromkeys(job.config.model for job in here):
+        found += _foresee_model([job for job in here if job.config.model == source], data, with_probe)
+    if found:
+        _print_costs(found, "about" if with_probe else "at most")
     if not with_probe:
-        return print("poc plan --probe samples the start models and says where feedback without labels may not help")
-    sources = dict.fromkeys(job.config.model for job in jobs)
-    total = sum(_probe_model([job for job in jobs if job.config.model == source], data) for source in sources)
-    print(f"about {max(total, 1):.0f} minutes in all on this machine, reckoned from these probes")
+        print("poc plan --probe samples the start models and says where feedback without labels may not help")
+
+
+def _is_here(config: RunConfig) -> bool:
+    judge = config.semantic.judge
+    return sources.is_here(config.model) and (judge in (None, "policy") or sources.is_here(judge))
 
 
 def _print_jobs(jobs: list[Job], data: Questions) -> None:
@@ -58,22 +76,30 @@ def _besides(config) -> str:
     return f" ({', '.join(found)})" if (found := plans + switch + told) else ""
 
 
-def _probe_model(jobs: list[Job], data: Questions) -> float:
-    """Print one model's probe; estimated minutes of its runs."""
-    from poc import probe
+def _foresee_model(jobs: list[Job], data: Questions, with_probe: bool) -> list:
+    """Load one start model, measure it, and foresee each of its runs; (job, foresight) of each."""
+    from poc import foresight
     from poc.models import load_policy
 
-    job, config = jobs[0], jobs[0].config
+    config = jobs[0].config
     print(f"loading {visible(config.model)}", flush=True)
     policy = load_policy(
         config.model, quantization=config.quantization, lora_rank=config.lora.rank, lora_alpha=config.lora.alpha
     )
-    for other in jobs:
-        pilot.stage(other, policy, data.of(other))
-    encode, facts = pilot.prompt_encoder(job, policy)
-    questions = data.of(job)
+    staged = [pilot.stage(job, policy, data.of(job)) for job in jobs]
+    found = _probe_model(jobs[0], policy, data) if with_probe else None
+    lengths, score = (found.lengths, found.score) if found else ((), 0.0)
+    measured: dict = {}  # arms that are alike are measured once
+    return [(one.job, foresight.before(one, policy, lengths, score, measured)) for one in staged]
+
+
+def _probe_model(job: Job, policy, data: Questions):
+    """Print one model's probe."""
+    from poc import probe
+
+    config, (encode, facts) = job.config, pilot.prompt_encoder(job, policy)
     found = probe.probe(
-        policy, questions["train"], config, encode=encode, cluster=pilot.clustering(config, policy),
+        policy, data.of(job)["train"], config, encode=encode, cluster=pilot.clustering(config, policy),
         chat=facts["prompt_format"] == "chat",
     )  # fmt: skip
     title = f"{visible(config.model)}, {facts['prompt_format']} prompt, {found.prompts} training questions, groups of"
@@ -81,14 +107,31 @@ def _probe_model(jobs: list[Job], data: Questions) -> float:
     _print_table(("measured before training", "value (95 % interval over questions)"), probe.lines(found))
     for warning in probe.warnings(found):
         print(f"! {warning}.")
-    return sum(probe.minutes(found, job.config, _measured(job, questions)) for job in jobs)
+    return found
 
 
-def _measured(job: Job, questions: Data) -> int:
-    """Questions of one evaluation, those of other views included."""
-    views = [name for name in questions if name == "holdout" or name.startswith(BESIDE)]
-    twice = len(questions["holdout"]) if job.config.motivation.evaluate else 0
-    return sum(len(questions[name]) for name in views) + twice
+def _print_costs(found: Sequence[tuple], how: str) -> None:
+    """What each run takes, and all of them."""
+    head = tuple(column.format(how) for column in COSTS)
+    _print_table(head, [_costs(job, foreseen) for job, foreseen in found])
+    total = duration(sum(foreseen.prediction.total for _, foreseen in found))
+    most = max(foreseen.prediction.peak for _, foreseen in found) / GIB
+    disk = sum(foreseen.disk for _, foreseen in found) / 2**20
+    tokens = fmean(foreseen.prediction.tokens for _, foreseen in found)
+    said = f"{how} {total}, {most:.2f} GiB of memory and {disk:,.0f} MiB of disk on this machine"
+    print(f"in all: {said}, loading left out, for completions of {tokens:.0f} tokens")
+
+
+def _costs(job: Job, foreseen) -> tuple[str, ...]:
+    seconds = [foreseen.prediction.total, *(foreseen.prediction.seconds[s] for s in ("rollout", "update", "evaluate"))]
+    rows, recompute = foreseen.fit.rows, foreseen.fit.recompute
+    options = job.config.train
+    a_pass = min(rows["update"], options.prompts_per_step * options.group_size)
+    at_once = min(rows["rollout"], options.prompts_per_step * options.rollout_reuse * options.group_size)
+    return (
+        visible(job.name), *map(duration, seconds), f"{foreseen.prediction.peak / GIB:.2f} GiB",
+        f"{a_pass:,}", f"{at_once:,}", "computed again" if recompute else "kept", f"{foreseen.disk / 2**20:,.0f} MiB",
+    )  # fmt: skip
 
 
 def _print_table(head: tuple[str, ...], rows) -> None:

@@ -6,10 +6,8 @@ that internal feedback will not help, it warns, with the number measured and the
 verdict: the thresholds come from other models and tasks. Nothing is trained and nothing is written.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from random import Random
 from statistics import fmean
 
@@ -30,7 +28,7 @@ class Probe:
     """Measurements of one start model; shares are 0 to 1, intervals over prompts.
 
     `accuracy` and `majority`: share of right completions, and of groups whose most frequent answer is right, over the
-    `labelled` prompts; None where there are none. `seconds`: of sampling, and of one update on the same groups.
+    `labelled` prompts; None where there are none. `lengths`: tokens of each completion; `score`: seconds to grade one.
     """
 
     prompts: int
@@ -47,44 +45,30 @@ class Probe:
     labelled: int
     accuracy: float | None
     majority: float | None
-    seconds: tuple[float, float]
+    lengths: tuple[int, ...]
+    score: float
 
 
 def probe(
     policy, examples: Sequence[Example], config: RunConfig, *, encode: Callable[[Example], list[int]],
     cluster: Clustering, chat: bool,
 ) -> Probe:  # fmt: skip
-    """Sample the policy on at most 32 of `examples` as training would, and time one update that changes nothing."""
+    """Sample the policy on at most 32 of `examples` as training would."""
+    from poc.calibrate import GRADED, grading
     from poc.rollout import rollout
 
     options = config.train
     chosen = Random(f"probe/{options.seed}").sample(list(examples), min(PROMPTS, len(examples)))
-    sample = partial(
-        rollout, policy, group_size=options.group_size, max_new_tokens=options.max_new_tokens,
-        temperature=options.temperature, seed=options.seed, max_rows=options.sample_rows,
+    drawn = rollout(
+        policy, chosen, [encode(e) for e in chosen], group_size=options.group_size,
+        max_new_tokens=options.max_new_tokens, temperature=options.temperature, seed=options.seed,
+        max_rows=options.sample_rows,
     )  # fmt: skip
-    prompts = [encode(e) for e in chosen]
-    sample(chosen[:1], prompts[:1])  # the first call of a process is slow
-    started = time.perf_counter()
-    drawn = sample(chosen, prompts)
-    seconds = time.perf_counter() - started, _update_time(policy, drawn, config)
-    return summarise([with_meanings(group, cluster) for group in drawn], config, chat, seconds)
+    score = grading([(group.example, episode.text) for group in drawn for episode in group.episodes][:GRADED])
+    return summarise([with_meanings(group, cluster) for group in drawn], config, chat, score)
 
 
-def _update_time(policy, groups: Sequence[Group], config: RunConfig) -> float:
-    import torch
-
-    from poc.update import optimise
-
-    still = torch.optim.SGD(policy.trainable(), lr=0.0)
-    advantages = torch.ones(len(groups), config.train.group_size)
-    started = time.perf_counter()
-    optimise(policy, still, groups, advantages, config.train)
-    still.zero_grad(set_to_none=True)
-    return time.perf_counter() - started
-
-
-def summarise(groups: Sequence[Group], config: RunConfig, chat: bool, seconds: tuple[float, float]) -> Probe:
+def summarise(groups: Sequence[Group], config: RunConfig, chat: bool, score: float) -> Probe:
     """The probe of groups that have their meanings."""
     episodes = [e for g in groups for e in g.episodes]
     known = [g for g in groups if g.example.answer is not None]
@@ -105,7 +89,8 @@ def summarise(groups: Sequence[Group], config: RunConfig, chat: bool, seconds: t
         labelled=len(known),
         accuracy=fmean(e.verdict.correct for g in known for e in g.episodes) if known else None,
         majority=fmean(map(_majority_right, known)) if known else None,
-        seconds=seconds,
+        lengths=tuple(map(len, episodes)),
+        score=score,
     )
 
 
@@ -165,12 +150,3 @@ def lines(found: Probe) -> list[tuple[str, str]]:
         (f"right, of {found.labelled} labelled prompts", f"{found.accuracy:.1%}"),
         ("most frequent answer right", f"{found.majority:.1%}"),
     ]
-
-
-def minutes(found: Probe, config: RunConfig, holdout: int) -> float:
-    """Rough minutes of one run, from the probe's own times: sampling, updates, evaluations."""
-    options = config.train
-    sampling, updating = (s / (found.prompts * found.group_size) for s in found.seconds)
-    step = options.prompts_per_step * options.group_size * (sampling + options.inner_epochs * updating)
-    evaluations = 1 + -(-options.steps // config.evaluate.every)
-    return (options.steps * step + evaluations * holdout * (1 + config.evaluate.samples) * sampling) / 60

@@ -5,7 +5,8 @@ transformers' own `generate`, which every architecture can take and which the fi
 the untruncated tempered softmax with one table of uniform numbers, row i with its i-th row (poc.draw), so that what a
 row draws does not depend on its company, but for rounding: it moves the borders between tokens by about 1e-7. With text
 no token of our tests fell on such a border; with prompts of random tokens and 262,144 nearly as likely ones (Gemma 3)
-one in thirty did, and the completion goes on from a neighbour in the vocabulary. Not here: top-k, top-p, stop strings, beam search.
+one in thirty did, and the completion goes on from a neighbour in the vocabulary. Not here: top-k, top-p, stop strings,
+beam search.
 """
 
 import time
@@ -21,6 +22,8 @@ from poc.parallel import the_world
 from poc.plain import generate
 from poc.records import Episode, Example, Group
 from poc.scoring.pool import grade
+
+LEAST = 1.0  # seconds for grading: on a busy machine an innocent completion takes longer than a toy's sampling
 
 
 def sample(
@@ -58,11 +61,12 @@ def _episode(policy: Policy, drawn: Drawn) -> Episode:
 def graded(examples: Sequence[Example], groups: Sequence[Sequence[Episode]], budget: float) -> list[list[Episode]]:
     """The episodes of each example with their answers, and their verdicts where the example has a gold answer.
 
-    `budget`: seconds that completions which are slow to judge may take together (poc.scoring.pool). Raises as
-    poc.scoring.pool.grade does.
+    `budget`: seconds that completions which are slow to judge may take together (poc.scoring.pool), LEAST at least.
+    Raises as poc.scoring.pool.grade does.
     """
     pairs = [(example, episode) for example, group in zip(examples, groups, strict=True) for episode in group]
-    grades = iter(grade([example for example, _ in pairs], [episode.text for _, episode in pairs], budget=budget))
+    texts = [episode.text for _, episode in pairs]
+    grades = iter(grade([example for example, _ in pairs], texts, budget=max(budget, LEAST)))
     return [[replace(episode, **next(grades)._asdict()) for episode in group] for group in groups]
 
 

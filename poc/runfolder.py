@@ -170,9 +170,8 @@ class RunFolder:
         known = _read_object(self.path / PLAN)
         if known:
             return known
-        seconds = {stage: self.seconds[stage] + left for stage, left in plan["seconds"].items()}
-        total = self.spent() + sum(plan["seconds"].values())
-        whole = plan | {"seconds": seconds, "total": total}
+        seconds, spent = {stage: self.seconds[stage] + left for stage, left in plan["seconds"].items()}, self.spent()
+        whole = plan | {"seconds": seconds, "spent": spent, "total": spent + sum(plan["seconds"].values())}
         durable.write_json(self.path / PLAN, whole)
         return whole
 

@@ -15,10 +15,10 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from poc import budget, checkpoint, cost, foresight, guard, memory
+from poc import budget, checkpoint, foresight, guard, memory
 from poc.checkpoint import State
 from poc.config import RunConfig
-from poc.display import Watch
+from poc.display import Watch, foretold
 from poc.evaluate import View, canary_record
 from poc.models import Policy
 from poc.order import cycle_of, derived_seed, prompts_of_step
@@ -97,17 +97,14 @@ class Session:
 
     def _foresee(self, state: State, evaluations: Sequence[dict]) -> None:
         """What the run will take, reckoned once, from what its start is like; written down and said."""
-        views = [
-            cost.View(tuple(len(view.encode(e)) for e in view.examples), view.cluster is not None)
-            for view in self.views
-        ]
+        views = foresight.views_of(self.views)
+        start = foresight.Start([view.examples for view in self.views], views, evaluations, self.saving)
         found = the_world().each("foresight", lambda: foresight.foresee(
-            self.policy, self.config, state.rows, state.recompute, self.prompts, views, evaluations, self.saving,
-            the_world().size,
+            self.policy, self.config, state.rows, state.recompute, self.prompts, start, the_world().size
         ))  # fmt: skip
         if all(found):
             slowest = max(found, key=lambda plan: sum(plan["seconds"].values()))
-            self.watch.say(f"{self.folder.path.name} {foresight.said(self.folder.log_plan(slowest))}")
+            self.watch.say(f"{self.folder.path.name} {foretold(self.folder.log_plan(slowest))}")
 
     def judge(self, state: State, seen: guard.Memory, decisions: Sequence[guard.Decision]) -> State:
         """What the guard decided: said, written down, and kept for the loop where it ends the run."""

@@ -116,6 +116,22 @@ def wheel_parts(source: str) -> list[Path]:
     return found
 
 
+def is_here(source: str) -> bool:
+    """Whether it loads without a download. Of a Hub id the weights may be several files, which an index names."""
+    if source.startswith("mix:"):
+        return all(map(is_here, parse_mix(source)[:2]))
+    if source in WHEELS or local_folder(source):
+        return True
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(source, "config.json")
+    if not isinstance(config, str):
+        return False
+    folder, index = Path(config).parent, Path(config).parent / "model.safetensors.index.json"
+    files = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else {"model.safetensors"}
+    return all((folder / file).is_file() for file in files)
+
+
 def structure(source: str) -> dict | None:
     """What the configuration says, or None where it is not on this machine yet (a Hub id that was never loaded)."""
     if source in WHEELS:

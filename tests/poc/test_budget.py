@@ -87,6 +87,12 @@ def test_room_is_what_is_left_of_the_budget():
     assert budget.room(cpu, 0.001) == 0 and budget.room(cpu, None) > 0
 
 
+def test_processes_share_what_is_free(monkeypatch):
+    alone = budget.room(torch.device("cpu"), None)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert budget.room(torch.device("cpu"), None) == pytest.approx(alone / 2, rel=0.2)
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "adamw8bit"])
 def test_a_run_with_recomputing_and_8_bit_moments_goes_on_exactly(tmp_path, tiny_folder, optimizer):
     options = ["train.steps=4", "train.recompute=true", f"train.optimizer={optimizer}", "lora.rank=256",

@@ -102,3 +102,11 @@ def test_nothing_non_finite_reaches_the_weights(tiny_policy, groups, where):
     with pytest.raises(NonFinite, match="gradient norm"):
         optimise(tiny_policy, torch.optim.AdamW(tiny_policy.trainable()), groups, advantages, Train())
     assert all(torch.equal(a, b) for a, b in zip(before, tiny_policy.trainable(), strict=True))
+
+
+def test_a_completion_without_an_advantage_is_computed_only_where_it_counts(tiny_policy, groups):
+    def trained(all_rows: bool) -> int:
+        return sum(len(batch.targets) for batch in batches(groups, ADVANTAGES, 3, tiny_policy, all_rows))
+
+    rows = [(e, a) for g, row in zip(groups, ADVANTAGES, strict=True) for e, a in zip(g.episodes, row, strict=True)]
+    assert trained(False) == sum(len(e) for e, a in rows if a) < trained(True) == sum(len(e) for e, _ in rows)
