@@ -2,7 +2,8 @@
 
 Sharing a prefix (poc.decode): a cache that is expanded, cut down to some rows and joined with a longer one must go on
 as if each row had been computed alone. Packing (poc.packing): completions behind one prompt must see what they see
-alone. What fails takes the plain way, and the user is told once. A window longer than the few tokens is not tried.
+alone. What fails takes the plain way, and the user is told once. A window is longer than the few tokens that are tried:
+where the configuration names one that is not transformers' usual sliding_window, rows are not packed.
 """
 
 from collections.abc import Callable
@@ -17,6 +18,14 @@ from poc.packing import hidden_states, pack
 from poc.records import Episode
 
 PROMPT, OTHER = (1, 2, 3, 4), (2, 3, 1, 4, 4, 2)  # token ids that every vocabulary has
+KNOWN = (
+    "sliding_window",
+    "_sliding_window_pattern",
+    "sliding_window_pattern",
+    "use_sliding_window",
+    "max_window_layers",
+    "chunk_size_feed_forward",
+)
 COMPLETIONS = ((3, 1, 2), (4, 2), (1, 1, 3, 2))
 
 
@@ -54,11 +63,19 @@ def _shares_prefix(policy: Policy) -> bool:
 
 
 def _packs(policy: Policy) -> bool:
+    if _unknown_window(policy.model.get_base_model().config.get_text_config().to_dict()):
+        return False
     nothing = (0.0,) * 9
     episodes = [Episode(ids, "", True, *(nothing[: len(ids)],) * 3) for ids in COMPLETIONS]
     packed = pack([(PROMPT, episodes, (0.0,) * len(episodes))]).to(policy.device)
     alone = [pack([(PROMPT, [episode], (0.0,))]).to(policy.device) for episode in episodes]
     return _near(hidden_states(policy, packed), torch.cat([hidden_states(policy, one) for one in alone]))
+
+
+def _unknown_window(config: dict) -> bool:
+    """Whether attention ends by a rule of the architecture's own (GPT-Neo's window_size, Llama 4's chunks)."""
+    own = [name for name in config if ("window" in name or "chunk" in name) and name not in KNOWN]
+    return any(config[name] for name in own)
 
 
 def _ids(policy: Policy, *ids: int) -> Tensor:

@@ -42,16 +42,17 @@ def fit(policy: Policy, config: RunConfig, prompt_tokens: int) -> Fit:
 
 
 def room(device: torch.device, memory_gib: float | None) -> int:
-    """Bytes that are there beside what this process holds already (the weights are loaded).
+    """Bytes that are there beside what this process holds already (the weights are loaded); below 0: too much.
 
     `memory_gib` is each process's; what is free is shared out between the processes of this machine (poc.parallel).
     """
     cuda = device.type == "cuda"
     if memory_gib is not None:
         held = torch.cuda.memory_reserved(device) if cuda else psutil.Process().memory_info().rss
-        return max(0, int(memory_gib * GIB) - held)
+        return int(memory_gib * GIB) - held
     free = torch.cuda.mem_get_info(device)[0] if cuda else psutil.virtual_memory().available
-    return int(SHARE * free) // (1 if cuda else int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    sharing = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return int(SHARE * free) // (-(-sharing // torch.cuda.device_count()) if cuda else sharing)
 
 
 def said(found: Fit, train: Train) -> list[str]:
@@ -61,7 +62,10 @@ def said(found: Fit, train: Train) -> list[str]:
     few += ["layers are computed again in the backward pass"] * (found.recompute and not train.recompute)
     lines = [f"fits itself to the memory: {', '.join(few)}"] if few else []
     if found.lacking:
-        lines.append(f"may run out of memory: about {found.lacking / GIB:.1f} GiB more are needed than there are")
+        lines.append(
+            f"may run out of memory: about {found.lacking / GIB:.2f} GiB more are needed than there are; a smaller "
+            "train.group_size, train.max_new_tokens, lora.rank or model needs less"
+        )
     return lines
 
 

@@ -15,7 +15,6 @@ random. Not here: what evaluation and the disk take; that shows when a run does 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import torch
 
@@ -30,7 +29,7 @@ from poc.records import Episode, Example
 from poc.scoring.pool import grade
 from poc.update import token_logp
 
-REPEATS, ENOUGH, LONG = 3, 0.1, 0.3  # timed calls at most; seconds after which no more follow; that are not repeated
+REPEATS, ENOUGH, LONG = 6, 0.06, 0.3  # timed calls at most; seconds after which no more follow; that are not repeated
 MOST = 1e10  # FLOPs of a decode step on a CPU: more rows than that are not tried
 FEW = 8  # times fewer rows
 FURTHER = 64  # tokens of prompt
@@ -96,35 +95,33 @@ def _seconds(call: Callable[[], object], clock: Clock) -> float:
     return min(times[1:] or times)
 
 
-class _Timed(NamedTuple):
-    """Seconds of a decode step and of computing the prompt before it; the rows, where they can go on."""
-
-    step: float
-    prefill: float
-    rows: Rows | None = None
-
-
 def _decoding(policy: Policy, sizes: Sizes, clock: Clock) -> tuple[float, float, float, float, float]:
     """The constants step, row, column, move and prompt."""
     many, near = _most_rows(policy, sizes.rows), sizes.prompt
     few, far = max(1, many // FEW), max(near, min(near + FURTHER, _context(policy) - ROOM))
-    long, short, wide = (_timed(policy, *at, clock) for at in ((many, near), (few, near), (few, far)))
-    column = max(0.0, wide.step - short.step) / (few * max(1, far - near))
-    row = max(0.0, long.step - short.step) / (many - few) if many > few else 0.0
-    step = max(0.0, short.step - few * row)
-    prompt = max(0.0, wide.prefill - step) / (far * (1 if policy.shares_prefix else few))
-    return step, max(0.0, row - near * column), column, _moving(policy, wide, clock), prompt
+    (long, _), (short, _), (wide, rows) = (_timed(policy, *at, clock) for at in ((many, near), (few, near), (few, far)))
+    column = max(0.0, wide - short) / (few * max(1, far - near))
+    row = max(0.0, long - short) / (many - few) if many > few else 0.0
+    step = max(0.0, short - few * row)
+    moving = _moving(policy, rows, clock) if rows else 0.0
+    return step, max(0.0, row - near * column), column, moving, _prompt(policy, far, step, clock)
 
 
-def _timed(policy: Policy, count: int, prompt: int, clock: Clock) -> _Timed:
-    """Of `count` completions behind one prompt of so many tokens."""
+def _timed(policy: Policy, count: int, prompt: int, clock: Clock) -> tuple[float, Rows | None]:
+    """A decode step of `count` completions behind one prompt of so many tokens; the rows, where they can go on."""
     if not policy.shares_prefix:
         more, less = (_seconds(lambda n=n: _generated(policy, count, prompt, n), clock) for n in (3, 1))
-        return _Timed(max(0.0, more - less) / 2, less)
+        return max(0.0, more - less) / 2, None
+    rows, drawn = prefilled(policy, (0,), [(TOKEN,) * prompt], count), [Drawn() for _ in range(count)]
+    return _seconds(lambda: _go_on(policy, rows, drawn), clock), rows
+
+
+def _prompt(policy: Policy, length: int, step: float, clock: Clock) -> float:
+    """A token of a prompt."""
+    ids = torch.full((1, length), TOKEN, device=policy.device)
     began = clock()
-    rows = prefilled(policy, (0,), [(TOKEN,) * prompt], count)
-    prefill, drawn = clock() - began, [Drawn() for _ in range(count)]
-    return _Timed(_seconds(lambda: _go_on(policy, rows, drawn), clock), prefill, rows)
+    policy.body(ids, torch.ones_like(ids))
+    return max(0.0, clock() - began - step) / length
 
 
 def _go_on(policy: Policy, rows: Rows, drawn: list[Drawn]) -> None:
@@ -141,17 +138,16 @@ def _generated(policy: Policy, rows: int, prompt: int, tokens: int) -> None:
     generate(unstopped, [(TOKEN,) * prompt], rows, 1.0, uniform, rows)
 
 
-def _moving(policy: Policy, timed: _Timed, clock: Clock) -> float:
+def _moving(policy: Policy, rows: Rows, clock: Clock) -> float:
     """A cell of the cache that is copied because a row leaves."""
-    rows = timed.rows
-    if rows is None or len(rows.index) < 2:
-        return 0.0
     tokens = torch.full((len(rows.index),), TOKEN, device=policy.device)
     stay = _seconds(lambda: rows.go_on(policy, tokens), clock)
+    going = torch.arange(len(tokens), device=policy.device) < max(1, len(tokens) - 1)
     began = clock()
-    rows.keep(torch.arange(len(tokens), device=policy.device) > 0)
-    rows.go_on(policy, tokens[1:])
-    return max(0.0, clock() - began - stay) / (len(rows.index) * (rows.mask.shape[1] + ROOM))
+    rows.keep(going)
+    rows.go_on(policy, tokens[going])
+    cells = len(rows.index) * (rows.mask.shape[1] + ROOM)
+    return max(0.0, clock() - began - stay) / cells if len(tokens) > 1 else 0.0
 
 
 def _most_rows(policy: Policy, rows: int) -> int:

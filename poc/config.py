@@ -157,7 +157,7 @@ class Train(Section):
     kl: Number = Field(0.0, ge=0)  # weight of the k3 estimate against the start model
     weight_decay: Number = Field(0.0, ge=0)
     max_grad_norm: Number = Field(1.0, gt=0)
-    memory_gib: Number | None = Field(None, gt=0)  # of the whole run; null: what is free (poc.budget)
+    memory_gib: Number | None = Field(None, gt=0)  # of each process; null: what is free (poc.budget)
     micro_batch: int = Field(128, ge=1)  # completions per forward and backward pass, at most: memory may allow fewer
     sample_rows: int = Field(1024, ge=1)  # completions that are sampled at once, at most
     recompute: bool | None = None  # gradient checkpointing; null: where memory needs it

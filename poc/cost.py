@@ -23,6 +23,7 @@ completions may take, and how lengths change while a policy learns.
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import exp, lgamma
 from random import Random
 from statistics import fmean
 from typing import NamedTuple
@@ -75,6 +76,7 @@ class Work:
     reuse: int = 1
     epochs: int = 1
     kl: bool = False
+    trained: float = 1.0  # share of the groups that have something to learn from; the others are left out
     shares_prefix: bool = True
     packs: bool = True
     attention: float = 0.0  # FLOPs of attention a token and key over FLOPs of the layers a token
@@ -135,6 +137,15 @@ def typical(values: Sequence[int], count: int) -> list[int]:
 
 def in_groups(values: Sequence[int], size: int) -> list[Sequence[int]]:
     return [values[i : i + size] for i in range(0, len(values), size)]
+
+
+def all_alike(most: int, drawn: int, size: int) -> float:
+    """The chance that a group of `size` completions is all of one kind, where `most` of `drawn` ones were.
+
+    The mean of p^size, p distributed as Beta(most + 1, drawn - most + 1): Bayes from a flat start.
+    """
+    a, n = most + 1, drawn + 2
+    return exp(lgamma(a + size) - lgamma(a) + lgamma(n) - lgamma(n + size))
 
 
 def living(lengths: Sequence[int]) -> list[int]:
@@ -313,7 +324,7 @@ def predict(work: Work, speed: Speed, evaluation: float | None = None) -> Predic
     completions, cycle = work.prompts_per_step * work.reuse * work.group_size, work.reuse * work.epochs
     drawn = sampling_seconds(rollout_of(work), speed) + completions * speed.score
     packed = update_of(work)
-    learned = update_seconds(packed, speed) + (forward_seconds(packed, speed) if work.kl else 0.0)
+    learned = work.trained * update_seconds(packed, speed) + (forward_seconds(packed, speed) if work.kl else 0.0)
     seconds = {
         "rollout": -(-work.steps // cycle) * drawn,
         "update": work.steps * learned,

@@ -7,12 +7,14 @@ Not here: how a run goes (poc.session), the files (poc.runfolder), what `poc pla
 """
 
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass, replace
+from statistics import fmean
 
 from poc import budget, calibrate, cost, guard, memory, peak
 from poc.budget import Fit
-from poc.config import RunConfig
+from poc.config import NEED_LABELS, RunConfig
 from poc.cost import Prediction, Sampling, Speed, View, Work
 from poc.memory import Shape
 from poc.models import Policy
@@ -97,6 +99,14 @@ def disk_bytes(policy: Policy, config: RunConfig, work: Work) -> int:
     return round(kept * (4 * adapter + moments) + evaluations + options.steps * (STEP + 3 * completion))
 
 
+def _seen(completion: dict, config: RunConfig) -> Hashable:
+    """What a completion's reward depends on, as far as an evaluation tells; its text where that may be all of it."""
+    if set(config.reward) == {"verifiable"}:
+        return completion["status"] == "correct"
+    ruled = set(config.reward) <= {*NEED_LABELS, "format"}
+    return (completion["status"], completion["formatted"]) if ruled else completion["text"]
+
+
 @dataclass(frozen=True, slots=True)
 class Start:
     """What the measurement of a run's start is: questions, their prompts' tokens, and the evaluation of each view."""
@@ -117,6 +127,14 @@ class Start:
         graded = sum(len(found["prompts"]) * (1 + found["samples"]) for found in self.evaluations)
         return score * graded + sum(found["timing"]["sampling"] + found["timing"]["rest"] for found in self.evaluations)
 
+    def trained(self, config: RunConfig) -> float:
+        """Share of groups that are expected to differ in what the rewards see; equal ones teach nothing."""
+        if "random" in config.reward or config.train.kl:
+            return 1.0
+        rows, size = self.evaluations[0]["prompts"], config.train.group_size
+        seen = [Counter(_seen(completion, config) for completion in row["sampled"]) for row in rows]
+        return 1.0 - fmean(cost.all_alike(max(kinds.values()), kinds.total(), size) for kinds in seen)
+
     def grading(self) -> float:
         """Seconds that grading takes a completion."""
         pairs = zip(self.examples[0], self.evaluations[0]["prompts"], strict=True)
@@ -131,6 +149,7 @@ def foresee(
     """What is left of a run whose start was measured, as JSON; None where memory runs out."""
     began = time.perf_counter()
     work = work_of(config, policy, rows, prompts, start.lengths(), start.views, processes)
+    work = replace(work, trained=start.trained(config))
     try:
         speed = calibrate.measure(policy, sizes_of(work, recompute))
     except Exception as error:

@@ -129,14 +129,14 @@ class Policy:
     @contextmanager
     def recomputing(self, wanted: bool = True):
         """Inside, a layer keeps its input only and is computed again in the backward pass (gradient checkpointing)."""
-        layers = list(self.layers()) if wanted else []
-        for layer in layers:
-            layer.forward = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
+        layers = [layer for layer in self.layers() if wanted and "forward" not in vars(layer)]
         try:
+            for layer in layers:
+                layer.forward = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
             yield
         finally:
             for layer in layers:
-                del layer.forward  # the class's own is there again
+                vars(layer).pop("forward", None)  # the class's own is there again
 
     def layers(self) -> torch.nn.ModuleList:
         """The body's layers, whatever the architecture calls them."""

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from poc.cost import best_size
 from poc.models import Policy
 from poc.records import Episode, Group
 
@@ -80,16 +81,6 @@ def _packs(group: Group, values: Sequence[float], most: int, cost: float, all_ro
     k = best_size(len(group.prompt_ids), [len(e) for e, _ in rows], most, cost)
     for i in range(0, len(rows), k):
         yield _Pack(tuple(group.prompt_ids), *zip(*rows[i : i + k], strict=True))
-
-
-def best_size(prompt: int, lengths: Sequence[int], most: int, cost: float) -> int:
-    """Completions a row, at most `most`, that take the fewest FLOPs; `cost`: r of the module docstring."""
-
-    def flops(k: int) -> float:
-        tokens = (prompt + sum(lengths[i : i + k]) for i in range(0, len(lengths), k))
-        return sum(t * (1 + cost * t) for t in tokens)
-
-    return min(range(1, min(most, len(lengths)) + 1), key=lambda k: (flops(k), k))
 
 
 def _passes(packs: Sequence[_Pack], size: int) -> Iterator[list[_Pack]]:

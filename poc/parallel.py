@@ -184,7 +184,14 @@ def _joined(size: int) -> World:
         raise InputError(f"WORLD_SIZE={size}, but MASTER_ADDR or MASTER_PORT is not set: start with accelerate launch")
     if torch.cuda.is_available():  # with fewer cards than processes they share them
         torch.cuda.set_device(_number("LOCAL_RANK", rank) % torch.cuda.device_count())
-    torch.distributed.init_process_group("gloo", timeout=PATIENCE)
+    if rank >= size:
+        raise InputError(f"RANK={rank}, but WORLD_SIZE={size}: ranks go from 0 to {size - 1}")
+    try:
+        torch.distributed.init_process_group("gloo", timeout=PATIENCE)
+    except (ValueError, RuntimeError) as error:  # a port that is none, or taken
+        at = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        reason = " ".join(str(error).split())[:120]
+        raise InputError(f"the processes cannot meet at {at} ({reason}): give another --main_process_port") from None
     atexit.register(torch.distributed.destroy_process_group)  # its threads must have ended before the interpreter has
     return World(rank, size)
 

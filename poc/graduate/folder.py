@@ -20,7 +20,7 @@ from poc.config import RunConfig, nearest
 from poc.graduate import prompts, settings
 from poc.graduate.groups import INTERNAL
 from poc.graduate.origin import Origin, read
-from poc.records import InputError
+from poc.records import InputError, RunError
 from poc.text import visible
 
 TARGETS = ("trl",)
@@ -38,13 +38,20 @@ def graduate(run: Path, to: str, out: Path) -> list[str]:
     chosen = settings.grpo_config(origin)
     text = _readme(origin, questions, chosen)
     runfolder.create_empty(out)
-    shutil.copytree(TEMPLATES, out, ignore=shutil.ignore_patterns("*.j2", "__pycache__"), dirs_exist_ok=True)
-    runfolder.write_config(out, origin.config)
-    durable.write(out / "grpo_config.json", json.dumps(chosen, indent=1).encode())
-    durable.write(out / "origin.json", json.dumps(_facts(origin), indent=1).encode())
-    prompts.write(out / "prompts.jsonl", questions)
-    _copy_adapter(origin, out / "adapter")
-    durable.write(out / "README.md", text.encode())
+    try:
+        shutil.copytree(TEMPLATES, out, ignore=shutil.ignore_patterns("*.j2", "__pycache__"), dirs_exist_ok=True)
+        _copy_adapter(origin, out / "adapter")
+        runfolder.write_config(out, origin.config)
+        durable.write(out / "grpo_config.json", json.dumps(chosen, indent=1).encode())
+        durable.write(out / "origin.json", json.dumps(_facts(origin), indent=1).encode())
+        prompts.write(out / "prompts.jsonl", questions)
+        durable.write(out / "README.md", text.encode())
+    except BaseException as error:  # a full disk, Ctrl-C: half a folder would look like a whole one
+        for child in out.iterdir():
+            shutil.rmtree(child) if child.is_dir() else child.unlink()
+        if isinstance(error, OSError):
+            raise RunError(f"{out}: {error.strerror or error}; nothing was left there, the run is as it was") from None
+        raise
     return [f"{out}: goes on after step {origin.step} of {origin.run}", f"read {out / 'README.md'}"]
 
 

@@ -24,6 +24,10 @@ KINDS = {
     ),
     "GPT2": ("GPT2Config", "GPT2LMHeadModel", {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 256,
                                                "initializer_range": 0.3}),
+    # Its window goes by another name.
+    "GPTNeo": ("GPTNeoConfig", "GPTNeoForCausalLM", {
+        "hidden_size": 32, "num_layers": 2, "attention_types": [[["global", "local"], 1]], "num_heads": 2,
+        "intermediate_size": 48, "max_position_embeddings": 256, "window_size": 20, "initializer_range": 0.3}),
     # These cannot take the fast ways: positions from the mask alone; states of convolutions.
     "Bloom": ("BloomConfig", "BloomForCausalLM", {"hidden_size": 32, "n_layer": 2, "n_head": 2,
                                                   "initializer_range": 0.3}),

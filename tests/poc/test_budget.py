@@ -84,7 +84,7 @@ def test_room_is_what_is_left_of_the_budget():
     cpu = torch.device("cpu")
     whole, half = budget.room(cpu, 1000.0), budget.room(cpu, 500.0)
     assert whole - half == pytest.approx(500 * GIB, rel=0.01) and whole < 1000 * GIB - 100 * 2**20
-    assert budget.room(cpu, 0.001) == 0 and budget.room(cpu, None) > 0
+    assert budget.room(cpu, 0.001) < -100 * 2**20 and budget.room(cpu, None) > 0  # what is held already counts
 
 
 def test_processes_share_what_is_free(monkeypatch):

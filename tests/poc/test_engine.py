@@ -45,7 +45,7 @@ ADVANTAGES = torch.tensor([[1.0, -1.0, 0.0, 0.5], [0.3, 0.0, -2.0, 1.0], [0.0] *
 
 def test_who_can_take_the_fast_ways(any_policy):
     kind, policy = any_policy
-    expected = {"Bloom": (True, False), "Lfm2": (False, False)}.get(kind, (True, True))
+    expected = {"Bloom": (True, False), "GPTNeo": (True, False), "Lfm2": (False, False)}.get(kind, (True, True))
     assert (policy.shares_prefix, policy.packs) == expected
     assert len(policy.notes) == 2 - sum(expected) and all("slower" in note for note in policy.notes)
 
@@ -201,6 +201,8 @@ def test_computing_layers_again_changes_no_bit(tmp_path, kind):
         found.append((record, [p.grad.clone() for p in policy.trainable()]))
     (a, ours), (b, theirs) = found
     assert a == b and all(torch.equal(x, y) for x, y in zip(ours, theirs, strict=True))
+    with policy.recomputing(), policy.recomputing():
+        assert "forward" in vars(policy.layers()[0])
     assert "forward" not in vars(policy.layers()[0])
 
 

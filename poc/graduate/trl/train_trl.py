@@ -84,7 +84,7 @@ def start_model(asked: argparse.Namespace, config: RunConfig, origin: dict, args
     quantization = asked.quantization or config.quantization
     if FSDP and quantization != "none":
         raise InputError("FSDP shards the frozen weights instead of quantising them: give --quantization none")
-    adapter = HERE / "adapter" if (HERE / "adapter").is_dir() else None
+    adapter = HERE / "adapter" if origin["step"] else None  # else a fresh one
     policy = load_policy(
         config.model, quantization=quantization, lora_rank=config.lora.rank, lora_alpha=config.lora.alpha,
         device=args.device, seed=config.train.seed, adapter=adapter,
