@@ -162,9 +162,9 @@ def _updating(policy: Policy, sizes: Sizes, clock: Clock) -> tuple[float, float]
     small = _batch(policy, 1, 1, -(-sizes.prompt // 4), 1)
     large = _batch(policy, -(-sizes.micro_batch // together), together, sizes.prompt, sizes.answer)
     less, more = (_seconds(lambda batch=batch: _pass(policy, batch), clock) for batch in (small, large))
-    units = [_units(policy, batch) for batch in (small, large)]
-    token = max(0.0, more - less) / (units[1] - units[0])
-    return max(0.0, less - token * units[0]), token
+    few, many = (_units(policy, batch) for batch in (small, large))
+    token = max(0.0, more - less) / (many - few) if many > few else more / many
+    return max(0.0, less - token * few), token
 
 
 def _pass(policy: Policy, batch: TokenBatch) -> None:

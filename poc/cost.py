@@ -171,7 +171,7 @@ def sampling(prompts: Sequence[int], groups: Sequence[Sequence[int]], at_once: i
     while waiting or rows:
         for chunk in _admitted(waiting, copies, at_once, rows):
             width = max(prompt for prompt, _ in chunk)
-            cache.join(width, t, t + max(max(group) for _, group in chunk))
+            cache.join(chunk, t)
             ends.update(t + length for _, group in chunk for length in group)
             rows += copies * len(chunk)
             found = _prefilled(found, width * len(chunk) * (1 if shares else copies))
@@ -187,18 +187,19 @@ def sampling(prompts: Sequence[int], groups: Sequence[Sequence[int]], at_once: i
 
 
 class _Cache:
-    """How many columns there are, and for how many there is room."""
+    """How many columns there are, as many as the longest living row needs, and for how many there is room."""
 
     def __init__(self) -> None:
-        self.batches: list[tuple[int, int]] = []  # columns at step 0, had they been there; the step of the last end
+        self.last: dict[int, int] = {}  # tokens that a row had at step 0, had it been there: the last end of such rows
         self.room = 0
 
-    def join(self, width: int, now: int, end: int) -> None:
-        self.batches.append((width - now, end))
+    def join(self, chunk: Sequence[tuple[int, Sequence[int]]], now: int) -> None:
+        for prompt, group in chunk:
+            self.last[prompt - now] = max(self.last.get(prompt - now, 0), now + max(group))
         self.room = 0
 
     def columns(self, now: int) -> int:
-        return max((start + now for start, end in self.batches if end > now), default=0)
+        return max((start + now for start, end in self.last.items() if end > now), default=0)
 
     def grow(self, columns: int) -> int:
         """Columns that are copied so that there is room for `columns`."""

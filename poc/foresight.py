@@ -30,16 +30,20 @@ def work_of(
 ) -> Work:  # fmt: skip
     """The part of one of `processes` in a whole run; `prompts`, `lengths`: tokens of what is asked and answered."""
     options, share = config.train, lambda count: -(-count // processes)
-    every, checkpoint = config.evaluate.every, options.checkpoint_every
-    saves = {0, options.steps, *range(0, options.steps, every), *range(0, options.steps, checkpoint)}
     return Work(
         steps=options.steps, prompts_per_step=share(options.prompts_per_step), group_size=options.group_size,
         prompts=tuple(prompts), lengths=tuple(lengths),
         views=tuple(replace(view, prompts=view.prompts[: share(len(view.prompts))]) for view in views),
-        samples=config.evaluate.samples, evaluations=1 + -(-options.steps // every), saves=len(saves), rows=rows,
-        reuse=options.rollout_reuse, epochs=options.inner_epochs, kl=options.kl > 0,
+        samples=config.evaluate.samples, evaluations=1 + -(-options.steps // config.evaluate.every),
+        saves=len(_saved(config)), rows=rows, reuse=options.rollout_reuse, epochs=options.inner_epochs, kl=options.kl > 0,
         shares_prefix=policy.shares_prefix, packs=policy.packs, attention=policy.attention_cost,
     )  # fmt: skip
+
+
+def _saved(config: RunConfig) -> list[int]:
+    """The steps that get a checkpoint."""
+    steps, every = config.train.steps, (config.evaluate.every, config.train.checkpoint_every)
+    return sorted({0, steps, *range(0, steps, every[0]), *range(0, steps, every[1])})
 
 
 def views_of(views: Sequence) -> list[View]:
@@ -50,10 +54,11 @@ def views_of(views: Sequence) -> list[View]:
 def sizes_of(work: Work, recompute: bool) -> calibrate.Sizes:
     """As large as the run's own calls."""
     largest = max(cost.update_of(work), key=lambda one: one.tokens)
-    rows = [cost.rollout_of(work), *(some for view in work.views for some in cost.measured_of(work, view)[:2])]
-    mean = lambda values: max(1, round(sum(values) / len(values)))  # noqa: E731
+    rolled_out = work.prompts_per_step * work.reuse * work.group_size
+    measured = max(len(view.prompts) for view in work.views) * work.samples
     return calibrate.Sizes(
-        rows=max(some.widest[0] for some in rows), prompt=mean(work.prompts), answer=mean(work.lengths),
+        rows=max(min(work.rows["rollout"], rolled_out), min(work.rows["evaluate"], measured)),
+        prompt=max(1, round(fmean(work.prompts))), answer=max(1, round(fmean(work.lengths))),
         micro_batch=min(work.rows["update"], work.prompts_per_step * work.group_size), together=largest.together,
         recompute=recompute,
     )  # fmt: skip
@@ -92,9 +97,9 @@ def disk_bytes(policy: Policy, config: RunConfig, work: Work) -> int:
     """Of the run's folder: what checkpoints are kept, and the logs, about so."""
     options, adapter = config.train, sum(p.numel() for p in policy.trainable())
     moments = (2 if options.optimizer == "adamw8bit" else 8) * adapter
-    kept = min(work.saves, 2 + 2 + guard.WINDOW)  # the start, the best, the last ones, those that may be the best yet
-    questions, mean = sum(len(view.prompts) for view in work.views), sum(work.lengths) / len(work.lengths)
-    completion = ENTRY + LETTERS * mean
+    saved, late = _saved(config), (options.steps - i * config.evaluate.every for i in range(guard.WINDOW))
+    kept = min(len(saved), 1 + len({0, *saved[-2:], *late} & set(saved)))  # and the best, which may be any other
+    questions, completion = sum(len(view.prompts) for view in work.views), ENTRY + LETTERS * fmean(work.lengths)
     evaluations = work.evaluations * questions * (1 + work.samples) * completion
     return round(kept * (4 * adapter + moments) + evaluations + options.steps * (STEP + 3 * completion))
 

@@ -36,7 +36,7 @@ def test_a_call_by_hand():
     assert (found.steps, found.rows, found.passes, found.prompt_tokens, found.prefill) == (3, 3 + 2 + 2, 1, 4, 4)
     assert found.cells == 2 * 5 + 2 * 6 + 0  # after the first and the second token; after the third nobody goes on
     assert found.moved == 2 * (5 + cost.ROOM)  # as the first row leaves; afterwards there is room
-    assert found.widest == (2, 6)  # 3 rows of 4 columns are as many cells; the later moment is no wider than that
+    assert found.widest == (3, 4) and cost.sampling([4], [[1, 4, 4]], 8).widest == (2, 7)
 
 
 def test_prompts_are_padded_to_the_longest_and_wait_for_room():
@@ -63,8 +63,8 @@ def test_the_constants_of_the_sampler():
 
 @settings(max_examples=25)
 @given(
-    lengths=st.lists(st.integers(1, 7), min_size=6, max_size=6), prompts=st.lists(st.integers(1, 9), min_size=3, max_size=3),
-    at_once=st.sampled_from([2, 4, 8]),
+    lengths=st.lists(st.integers(1, 7), min_size=6, max_size=6),
+    prompts=st.lists(st.integers(1, 9), min_size=3, max_size=3), at_once=st.sampled_from([2, 4, 8]),
 )  # fmt: skip
 def test_counts_are_those_of_the_sampler(policy_that_ends, lengths, prompts, at_once):
     """A real call whose completions end where we say: the rows of every draw, its columns, and the prompt passes."""
