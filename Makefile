@@ -4,7 +4,7 @@ VENV := .venv
 STAMP := $(VENV)/.complete
 POC := $(VENV)/bin/poc
 
-.PHONY: pilot test bench rewards offline-models
+.PHONY: pilot test bench bench-steps rewards offline-models
 .DELETE_ON_ERROR:
 
 pilot: $(STAMP)
@@ -33,6 +33,14 @@ bench: $(STAMP)
 	$(VENV)/bin/python -m benchmarks.traffic
 	$(VENV)/bin/python -m benchmarks.compiled
 	$(VENV)/bin/python -m benchmarks.token_stats $(BENCH)
+
+# Whole steps: against TRL and generate (STEPS='--model lab:base': without real weights), scaling, predictions. Quiet machines.
+bench-steps: $(STAMP)
+	$(VENV)/bin/python -m pip install --quiet $$(nvidia-smi -L >/dev/null 2>&1 || echo -c constraints-cpu.txt) -e '.[bench]'
+	$(VENV)/bin/python -m benchmarks.rollout $(STEPS)
+	$(VENV)/bin/python -m benchmarks.train_step $(STEPS)
+	$(VENV)/bin/python -m benchmarks.scaling
+	$(VENV)/bin/python -m benchmarks.plan_accuracy
 
 # The stamp is written last. Without it .venv is unfinished, or was left so by an interrupted run, and is made anew.
 $(STAMP): setup.py pyproject.toml constraints-cpu.txt

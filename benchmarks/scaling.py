@@ -45,6 +45,7 @@ from poc.update import gradients
 RESULTS = timing.ROOT / "benchmarks" / "results" / "scaling.jsonl"
 PICTURE = timing.ROOT / "docs" / "scaling.png"
 MIB, GIGA = 2**20, 1e9
+HEAD = 128 * MIB  # the most that linear_token_stats takes for its tiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +115,10 @@ class Step:
         point, rows = self.point, PROMPTS * self.point.group
         length = point.prompt + point.answer
         prefill = memory.prefill_bytes(self.shape, PROMPTS, point.prompt)
-        answer = memory.pass_bytes(self.shape, self.micro_batch, point.group, point.prompt, point.answer)
-        return {"rollout": max(prefill, memory.sampling_bytes(self.shape, rows, length)), "update": answer}
+        kept = memory.pass_bytes(self.shape, self.micro_batch, point.group, point.prompt, point.answer)
+        tiles = min(HEAD, 4 * self.micro_batch * point.answer * point.vocabulary)
+        update = kept + tiles + memory.FLOAT32 * self.shape.adapter
+        return {"rollout": max(prefill, memory.sampling_bytes(self.shape, rows, length)), "update": update}
 
 
 def random_policy(point: Point, folder: Path) -> Policy:

@@ -29,7 +29,8 @@ from poc.records import Episode, Example
 from poc.scoring.pool import grade
 from poc.update import token_logp
 
-REPEATS, ENOUGH, LONG = 6, 0.06, 0.3  # timed calls at most; seconds after which no more follow; that are not repeated
+LEAST, REPEATS = 2, 6  # timed calls after the first one: at least, unless they are LONG, and at most
+ENOUGH, LONG = 0.06, 0.3  # seconds of all calls: after these no more than LEAST; none more
 MOST = 1e10  # FLOPs of a decode step on a CPU: more rows than that are not tried
 FEW = 8  # times fewer rows
 FURTHER = 64  # tokens of prompt
@@ -52,6 +53,7 @@ class Sizes:
 
 def measure(policy: Policy, sizes: Sizes, clock: Clock = time.perf_counter) -> Speed:
     """Raises what torch raises when memory runs out."""
+    clock = _after_all(policy.device, clock)
     merge = _seconds(lambda: _enter(policy), clock)
     with policy.merged(), torch.no_grad():
         decoding = _decoding(policy, sizes, clock)
@@ -59,6 +61,11 @@ def measure(policy: Policy, sizes: Sizes, clock: Clock = time.perf_counter) -> S
         part, token = _updating(policy, sizes, clock)
     pair, trained = token * policy.attention_cost, token * _head_cost(policy)
     return Speed(merge, *decoding, part, token, pair, trained)
+
+
+def _after_all(device: torch.device, clock: Clock) -> Clock:
+    """The clock; on a card it waits for what was begun there."""
+    return clock if device.type != "cuda" else lambda: (torch.cuda.synchronize(device), clock())[1]
 
 
 def _enter(policy: Policy) -> None:
@@ -84,14 +91,12 @@ def summing(questions: int, samples: int, clock: Clock = time.perf_counter) -> f
 
 
 def _seconds(call: Callable[[], object], clock: Clock) -> float:
-    """Of the fastest of some calls, without the first one if there are more."""
+    """Of the fastest of some calls, without the first one if there are more: others may have the processor now."""
     times: list[float] = []
-    while len(times) < 2 or (len(times) <= REPEATS and sum(times) < ENOUGH):
+    while sum(times) < (ENOUGH if len(times) > LEAST else LONG) and len(times) <= REPEATS:
         began = clock()
         call()
         times.append(clock() - began)
-        if times[0] > LONG:
-            break
     return min(times[1:] or times)
 
 
@@ -99,7 +104,7 @@ def _decoding(policy: Policy, sizes: Sizes, clock: Clock) -> tuple[float, float,
     """The constants step, row, column, move and prompt."""
     many, near = _most_rows(policy, sizes.rows), sizes.prompt
     few, far = max(1, many // FEW), max(near, min(near + FURTHER, _context(policy) - ROOM))
-    (long, _), (short, _), (wide, rows) = (_timed(policy, *at, clock) for at in ((many, near), (few, near), (few, far)))
+    (long, rows), (short, _), (wide, _) = (_timed(policy, *at, clock) for at in ((many, near), (few, near), (few, far)))
     column = max(0.0, wide - short) / (few * max(1, far - near))
     row = max(0.0, long - short) / (many - few) if many > few else 0.0
     step = max(0.0, short - few * row)
@@ -119,9 +124,7 @@ def _timed(policy: Policy, count: int, prompt: int, clock: Clock) -> tuple[float
 def _prompt(policy: Policy, length: int, step: float, clock: Clock) -> float:
     """A token of a prompt."""
     ids = torch.full((1, length), TOKEN, device=policy.device)
-    began = clock()
-    policy.body(ids, torch.ones_like(ids))
-    return max(0.0, clock() - began - step) / length
+    return max(0.0, _seconds(lambda: policy.body(ids, torch.ones_like(ids)), clock) - step) / length
 
 
 def _go_on(policy: Policy, rows: Rows, drawn: list[Drawn]) -> None:
@@ -139,15 +142,16 @@ def _generated(policy: Policy, rows: int, prompt: int, tokens: int) -> None:
 
 
 def _moving(policy: Policy, rows: Rows, clock: Clock) -> float:
-    """A cell of the cache that is copied because a row leaves."""
-    tokens = torch.full((len(rows.index),), TOKEN, device=policy.device)
-    stay = _seconds(lambda: rows.go_on(policy, tokens), clock)
-    going = torch.arange(len(tokens), device=policy.device) < max(1, len(tokens) - 1)
-    began = clock()
-    rows.keep(going)
-    rows.go_on(policy, tokens[going])
-    cells = len(rows.index) * (rows.mask.shape[1] + ROOM)
-    return max(0.0, clock() - began - stay) / cells if len(tokens) > 1 else 0.0
+    """A cell of the cache that is copied as rows leave, and again with room behind it."""
+    everyone = torch.arange(len(rows.index), device=policy.device)
+
+    def copy() -> None:
+        rows.cache.batch_select_indices(everyone)
+        for layer in rows.cache.layers:
+            roomy = (torch.nn.functional.pad(x, (0, 0, 0, ROOM)) for x in (layer.keys, layer.values))
+            layer.keys, layer.values = (x[:, :, :-ROOM] for x in roomy)
+
+    return _seconds(copy, clock) / (len(rows.index) * (rows.mask.shape[1] + ROOM))
 
 
 def _most_rows(policy: Policy, rows: int) -> int:

@@ -23,7 +23,6 @@ completions may take, and how lengths change while a policy learns.
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import exp, lgamma
 from random import Random
 from statistics import fmean
 from typing import NamedTuple
@@ -139,13 +138,10 @@ def in_groups(values: Sequence[int], size: int) -> list[Sequence[int]]:
     return [values[i : i + size] for i in range(0, len(values), size)]
 
 
-def all_alike(most: int, drawn: int, size: int) -> float:
-    """The chance that a group of `size` completions is all of one kind, where `most` of `drawn` ones were.
-
-    The mean of p^size, p distributed as Beta(most + 1, drawn - most + 1): Bayes from a flat start.
-    """
-    a, n = most + 1, drawn + 2
-    return exp(lgamma(a + size) - lgamma(a) + lgamma(n) - lgamma(n + size))
+def all_alike(drawn: int, size: int) -> float:
+    """The chance that a group of `size` completions is of one kind, where `drawn` ones were: the rule of succession,
+    (n + 1) / (n + 2) for the next one, and so on."""
+    return (drawn + 1) / (drawn + 1 + size)
 
 
 def living(lengths: Sequence[int]) -> list[int]:

@@ -7,7 +7,6 @@ Not here: how a run goes (poc.session), the files (poc.runfolder), what `poc pla
 """
 
 import time
-from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import fmean
@@ -35,8 +34,8 @@ def work_of(
         prompts=tuple(prompts), lengths=tuple(lengths),
         views=tuple(replace(view, prompts=view.prompts[: share(len(view.prompts))]) for view in views),
         samples=config.evaluate.samples, evaluations=1 + -(-options.steps // config.evaluate.every),
-        saves=len(_saved(config)), rows=rows, reuse=options.rollout_reuse, epochs=options.inner_epochs, kl=options.kl > 0,
-        shares_prefix=policy.shares_prefix, packs=policy.packs, attention=policy.attention_cost,
+        saves=len(_saved(config)), rows=rows, reuse=options.rollout_reuse, epochs=options.inner_epochs,
+        kl=options.kl > 0, shares_prefix=policy.shares_prefix, packs=policy.packs, attention=policy.attention_cost,
     )  # fmt: skip
 
 
@@ -52,10 +51,10 @@ def views_of(views: Sequence) -> list[View]:
 
 
 def sizes_of(work: Work, recompute: bool) -> calibrate.Sizes:
-    """As large as the run's own calls."""
+    """As large as the run's own calls; its evaluations count where `work` has some."""
     largest = max(cost.update_of(work), key=lambda one: one.tokens)
     rolled_out = work.prompts_per_step * work.reuse * work.group_size
-    measured = max(len(view.prompts) for view in work.views) * work.samples
+    measured = max((len(view.prompts) for view in work.views), default=0) * work.samples
     return calibrate.Sizes(
         rows=max(min(work.rows["rollout"], rolled_out), min(work.rows["evaluate"], measured)),
         prompt=max(1, round(fmean(work.prompts))), answer=max(1, round(fmean(work.lengths))),
@@ -80,7 +79,9 @@ def extra_bytes(shape: Shape, work: Work, config: RunConfig, recompute: bool) ->
 
 
 def _sampled(shape: Shape, found: Sampling) -> int:
-    return max(memory.prefill_bytes(shape, 1, found.prefill), memory.sampling_bytes(shape, *found.widest))
+    """The layer whose cache grows is there twice for a moment."""
+    growing = memory.cache_bytes(shape, *found.widest) // shape.layers
+    return max(memory.prefill_bytes(shape, 1, found.prefill), memory.sampling_bytes(shape, *found.widest) + growing)
 
 
 def predicted(
@@ -137,8 +138,8 @@ class Start:
         if "random" in config.reward or config.train.kl:
             return 1.0
         rows, size = self.evaluations[0]["prompts"], config.train.group_size
-        seen = [Counter(_seen(completion, config) for completion in row["sampled"]) for row in rows]
-        return 1.0 - fmean(cost.all_alike(max(kinds.values()), kinds.total(), size) for kinds in seen)
+        alike = [len({_seen(completion, config) for completion in row["sampled"]}) == 1 for row in rows]
+        return 1.0 - fmean(alike) * cost.all_alike(self.evaluations[0]["samples"], size)
 
     def grading(self) -> float:
         """Seconds that grading takes a completion."""
@@ -156,7 +157,7 @@ def foresee(
     work = work_of(config, policy, rows, prompts, start.lengths(), start.views, processes)
     work = replace(work, trained=start.trained(config))
     try:
-        speed = calibrate.measure(policy, sizes_of(work, recompute))
+        speed = calibrate.measure(policy, sizes_of(replace(work, views=()), recompute))
     except Exception as error:
         if not memory.is_out_of_memory(error):
             raise

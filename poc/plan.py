@@ -119,7 +119,8 @@ def _print_costs(found: Sequence[tuple], how: str) -> None:
     disk = sum(foreseen.disk for _, foreseen in found) / 2**20
     tokens = fmean(foreseen.prediction.tokens for _, foreseen in found)
     said = f"{how} {total}, {most:.2f} GiB of memory and {disk:,.0f} MiB of disk on this machine"
-    print(f"in all: {said}, loading left out, for completions of {tokens:.0f} tokens")
+    left_out = "loading" if how == "about" else "loading and grading"
+    print(f"in all: {said}, {left_out} left out, for completions of {tokens:.0f} tokens")
 
 
 def _costs(job: Job, foreseen) -> tuple[str, ...]:

@@ -167,9 +167,8 @@ class RunFolder:
 
     def log_plan(self, plan: dict) -> dict:
         """What is left to do at the start, and from it what the whole run is to take; the first word stands."""
-        known = _read_object(self.path / PLAN)
-        if known:
-            return known
+        if self._predicted():
+            return _read_object(self.path / PLAN)
         seconds, spent = {stage: self.seconds[stage] + left for stage, left in plan["seconds"].items()}, self.spent()
         whole = plan | {"seconds": seconds, "spent": spent, "total": spent + sum(plan["seconds"].values())}
         durable.write_json(self.path / PLAN, whole)

@@ -57,7 +57,7 @@ def test_nothing_is_changed(tiny_policy, recompute, stepped):
 def test_constants_are_numbers_that_make_sense(tiny_policy):
     found = asdict(calibrate.measure(tiny_policy, SIZES))
     assert all(value >= 0 for value in found.values())
-    assert all(found[name] > 0 for name in ("merge", "step", "token", "trained"))
+    assert found["merge"] > 0  # the others are differences of times: on a busy machine nothing may be left of one
     assert found["score"] == found["question"] == found["save"] == 0  # nobody measured them
     assert found["pair"] == pytest.approx(found["token"] * tiny_policy.attention_cost)
 
@@ -67,7 +67,7 @@ def test_architectures_that_cannot_take_the_fast_ways(tmp_path, kind, shares, pa
     policy = random_policy(kind, tmp_path)
     assert (policy.shares_prefix, policy.packs) == (shares, packs)
     found = calibrate.measure(policy, replace(SIZES, together=1))
-    assert found.token > 0 and found.step + found.row > 0 and (shares or found.move == 0)
+    assert min(asdict(found).values()) >= 0 and found.merge > 0 and (shares or found.move == 0)
 
 
 @pytest.mark.parametrize("sizes", [Sizes(1, 1, 1, 1, 1), Sizes(2, 1, 1, 3, 8), Sizes(1024, 200, 40, 2, 2)])
@@ -98,7 +98,12 @@ def test_a_pass_is_timed_as_large_as_the_runs(tiny_policy):
 
 @pytest.mark.parametrize(
     "durations, expected, made",
-    [([9.0, 1.0], 9.0, 1), ([0.01, 0.03, 0.02, 0.04], 0.02, 3), ([0.2, 0.1, 0.05], 0.1, 2), ([0.001] * 99, 0.001, 7)],
+    [
+        ([9.0, 1.0], 9.0, 1),
+        ([0.01, 0.06, 0.05, 0.07, 0.01], 0.05, 3),
+        ([0.2, 0.2, 0.05], 0.2, 2),
+        ([0.001] * 99, 0.001, 7),
+    ],
 )
 def test_the_first_call_does_not_count_unless_it_is_the_only_one(durations, expected, made):
     """Long ones (over LONG) are not repeated; others until ENOUGH seconds have gone."""
@@ -106,6 +111,13 @@ def test_the_first_call_does_not_count_unless_it_is_the_only_one(durations, expe
     ticks = iter([x for d in durations for x in (0.0, d)])
     assert calibrate._seconds(lambda: next(calls), lambda: next(ticks)) == expected
     assert next(calls) == made
+
+
+def test_on_a_card_the_clock_waits(monkeypatch):
+    waited = []
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    assert calibrate._after_all(torch.device("cuda"), lambda: 3.0)() == 3.0 and waited == [torch.device("cuda")]
+    assert calibrate._after_all(torch.device("cpu"), lambda: 3.0)() == 3.0 and len(waited) == 1
 
 
 def test_grading_and_summing_take_some_time():

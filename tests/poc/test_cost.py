@@ -36,6 +36,8 @@ def test_a_call_by_hand():
     assert (found.steps, found.rows, found.passes, found.prompt_tokens, found.prefill) == (3, 3 + 2 + 2, 1, 4, 4)
     assert found.cells == 2 * 5 + 2 * 6 + 0  # after the first and the second token; after the third nobody goes on
     assert found.moved == 2 * (5 + cost.ROOM)  # as the first row leaves; afterwards there is room
+    later = cost.sampling([4], [[2, 3, 3]], 8)
+    assert later.moved == 3 * (5 + cost.ROOM) + 2 * (6 + cost.ROOM)  # at the start, and as the first row leaves
     assert found.widest == (3, 4) and cost.sampling([4], [[1, 4, 4]], 8).widest == (2, 7)
 
 
@@ -63,17 +65,20 @@ def test_the_constants_of_the_sampler():
 
 @settings(max_examples=25)
 @given(
-    lengths=st.lists(st.integers(1, 7), min_size=6, max_size=6),
-    prompts=st.lists(st.integers(1, 9), min_size=3, max_size=3), at_once=st.sampled_from([2, 4, 8]),
+    lengths=st.lists(st.integers(1, 7), min_size=12, max_size=12),
+    prompts=st.lists(st.integers(1, 9), min_size=12, max_size=12), at_once=st.sampled_from([2, 4, 8, 16]),
+    copies=st.sampled_from([1, 2, 4]),
 )  # fmt: skip
-def test_counts_are_those_of_the_sampler(policy_that_ends, lengths, prompts, at_once):
+def test_counts_are_those_of_the_sampler(policy_that_ends, lengths, prompts, at_once, copies):
     """A real call whose completions end where we say: the rows of every draw, its columns, and the prompt passes."""
-    groups = cost.in_groups(lengths, 2)
+    groups = cost.in_groups(lengths, copies)
+    prompts = prompts[: len(groups)]
     seen = policy_that_ends(prompts, groups, at_once)
     found = cost.sampling(prompts, groups, at_once)
     assert (found.steps, found.rows) == (len(seen["drawn"]), sum(seen["drawn"]))
     assert (found.passes, found.prompt_tokens) == (len(seen["prompts"]), sum(seen["prompts"]))
     assert found.cells == sum(rows * columns for rows, columns in seen["steps"])
+    assert found.moved == seen["moved"]
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +90,7 @@ def policy_that_ends(tiny_folder):
     policy = replace(policy, stop_ids=frozenset({0}))
 
     def call(prompts, groups, at_once) -> dict:
-        seen = {"drawn": [], "prompts": [], "steps": []}
+        seen = {"drawn": [], "prompts": [], "steps": [], "moved": 0}
         flat = [length for group in groups for length in group]
 
         def drawn_next(policy, rows, drawn, temperature, uniform):
@@ -95,8 +100,11 @@ def policy_that_ends(tiny_folder):
             return torch.tensor(tokens)
 
         def go_on(rows, policy, tokens):
+            before = rows.cache.layers[0].store
             real(rows, policy, tokens)
             seen["steps"].append((len(rows.index), rows.mask.shape[1]))
+            after = rows.cache.layers[0].store
+            seen["moved"] += len(rows.index) * after[0].shape[-2] * (before is not after)
 
         def prefilled(policy, numbers, asked, copies):
             seen["prompts"].append(len(asked) * max(map(len, asked)))
@@ -108,7 +116,7 @@ def policy_that_ends(tiny_folder):
             patch.setattr(poc.decode.Rows, "go_on", go_on)
             patch.setattr(poc.decode, "prefilled", prefilled)
             uniform = torch.zeros(len(flat), 20, dtype=torch.float64)
-            poc.decode.decode(policy, [[7] * n for n in prompts], 2, 1.0, uniform, at_once)
+            poc.decode.decode(policy, [[7] * n for n in prompts], len(groups[0]), 1.0, uniform, at_once)
         return seen
 
     return call
@@ -179,10 +187,10 @@ def test_an_architecture_that_cannot_pack():
 
 
 def test_how_likely_a_group_is_all_of_one_kind():
-    """By Bayes from a flat start: after m of n the next is of that kind with chance (m + 1) / (n + 2)."""
-    assert cost.all_alike(4, 4, 1) == pytest.approx(5 / 6)
-    assert cost.all_alike(4, 4, 2) == pytest.approx(5 / 6 * 6 / 7)
-    assert cost.all_alike(1, 4, 8) < 0.01 and cost.all_alike(1000, 1000, 8) > 0.99
+    """After n of one kind the next one is of that kind with chance (n + 1) / (n + 2)."""
+    assert cost.all_alike(4, 1) == pytest.approx(5 / 6)
+    assert cost.all_alike(4, 3) == pytest.approx(5 / 6 * 6 / 7 * 7 / 8)
+    assert cost.all_alike(1000, 8) > 0.99
 
 
 @given(LENGTHS, st.integers(1, 200))

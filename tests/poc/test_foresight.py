@@ -31,7 +31,6 @@ def test_a_run_says_what_it_will_take_and_at_the_end_what_it_took(tmp_path, tiny
     run([job(tmp_path / "run", tiny_folder, OPTIONS)])
     plan, outcome, lines = read(tmp_path / "run"), read(tmp_path / "run", "outcome.json"), capsys.readouterr().out
     assert set(plan["seconds"]) == set(cost.STAGES) and plan["total"] > plan["spent"] > 0
-    assert plan["total"] == pytest.approx(sum(plan["seconds"].values()), rel=0.5)
     assert plan["peak_bytes"] > plan["held_bytes"] > sum(plan["extra_bytes"].values()) > 0
     assert plan["lengths"]["longest"] <= 6 and plan["rows"]["update"] == 128 and not plan["recompute"]
     assert set(plan["speed"]) == set(Speed.__slots__) and plan["speed"]["save"] > 0 and plan["speed"]["score"] > 0
@@ -61,15 +60,18 @@ def test_the_first_word_stands_after_a_resume(tmp_path, tiny_folder):
     assert read(tmp_path / "run", "outcome.json")["predicted"] == cut["predicted"]
 
 
-def test_a_start_that_is_taken_again_does_not_predict_again(tmp_path, tiny_folder, monkeypatch):
-    run([job(tmp_path / "run", tiny_folder, ["train.steps=2"])])
+@pytest.mark.parametrize("damaged", [None, "{", '{"total": null}', '{"total": 1}'])
+def test_a_start_that_is_taken_again_predicts_only_where_nothing_is_written(tmp_path, tiny_folder, damaged):
     path = tmp_path / "run"
-    plan = (path / "plan.json").read_bytes()
-    for step in (2,):
-        [file.unlink() for file in sorted((path / f"checkpoints/step-{step:06d}").iterdir())]
+    run([job(path, tiny_folder, ["train.steps=2"])])
+    [file.unlink() for file in (path / "checkpoints/step-000002").iterdir()]
     (path / "outcome.json").unlink()
+    if damaged:
+        (path / "plan.json").write_text(damaged)
+    plan = (path / "plan.json").read_bytes()
     assert resume(path) == "done"  # from step 0: its evaluation is made again
-    assert (path / "plan.json").read_bytes() == plan
+    assert ((path / "plan.json").read_bytes() == plan) == (damaged is None)
+    assert read(path, "outcome.json")["predicted"]["seconds"] == read(path)["total"]
 
 
 def test_a_run_without_a_prediction_says_what_it_took(tmp_path, tiny_folder, monkeypatch, capsys):
@@ -132,6 +134,9 @@ def test_the_work_of_a_run(tiny_policy):
     assert half.prompts_per_step == 6 and [len(view.prompts) for view in half.views] == [3, 1]
     sizes = foresight.sizes_of(work, recompute=True)
     assert (sizes.rows, sizes.prompt, sizes.answer, sizes.micro_batch, sizes.recompute) == (64, 4, 4, 8, True)
+    small = replace(work, prompts_per_step=2, views=(View((3,) * 15),))
+    assert foresight.sizes_of(small, False).rows == 60  # 15 questions, 4 completions each
+    assert foresight.sizes_of(replace(small, views=()), False).rows == 16
 
 
 def test_the_bytes_are_those_of_the_largest_call(tiny_policy):
@@ -140,8 +145,9 @@ def test_the_bytes_are_those_of_the_largest_call(tiny_policy):
     work = foresight.work_of(CONFIG, tiny_policy, rows, [3], [5], [View((3,) * 7), View((9,) * 30)])
     found = foresight.extra_bytes(shape, work, CONFIG, recompute=False)
     assert found["kept"] == memory.optimizer_bytes(shape)
-    assert found["rollout"] == memory.sampling_bytes(shape, 128, 7)
-    assert found["evaluate"] == memory.sampling_bytes(shape, 30 * 4, 13)
+    for stage, rows, columns in (("rollout", 128, 7), ("evaluate", 30 * 4, 13)):
+        twice = memory.cache_bytes(shape, rows, columns) // 2  # one of two layers
+        assert found[stage] == memory.sampling_bytes(shape, rows, columns) + twice
     largest = max(cost.update_of(work), key=lambda one: one.tokens)
     assert found["update"] == memory.activation_bytes(shape, largest.rows, largest.length, largest.together > 1)
     less = foresight.extra_bytes(shape, work, CONFIG, recompute=True)
@@ -170,8 +176,8 @@ def evaluation(texts, status="wrong", samples=4) -> dict:
 def test_groups_that_are_all_alike_teach_nothing():
     start = Start([], [View((3,)), View((3,))], [evaluation(["aaaa", "abcd"])], 0.0)
     reward = lambda names: CONFIG.model_copy(update={"reward": dict.fromkeys(names, 1.0)})  # noqa: E731
-    alike, unlike = cost.all_alike(4, 4, 8), cost.all_alike(1, 4, 8)
-    assert start.trained(reward(["self_certainty"])) == pytest.approx(1 - (alike + unlike) / 2)
+    alike = cost.all_alike(4, 8)
+    assert start.trained(reward(["self_certainty"])) == pytest.approx(1 - alike / 2)
     assert start.trained(reward(["verifiable"])) == pytest.approx(1 - alike)  # all of them are wrong
     assert start.trained(reward(["verifiable", "format"])) == pytest.approx(1 - alike)
     assert start.trained(reward(["verifiable", "self_certainty"])) == start.trained(reward(["self_certainty"]))
@@ -213,7 +219,7 @@ def test_the_disk_within_a_quarter(tmp_path, tiny_folder, optimizer):
 def test_memory_is_measured_from_the_beginning_of_a_run():
     """In a process of its own: what was held and given back before does not count."""
     code = (
-        "from poc import peak\n"
+        "import torch\nfrom poc import peak\n"
         "block = b'x' * (200 << 20); del block\n"
         "before = peak.measured(); peak.begin(); after = peak.measured()\n"
         "block = b'x' * (100 << 20); held = peak.held(); del block\n"
@@ -255,8 +261,9 @@ def test_plan_says_what_each_run_takes(tmp_path, monkeypatch, capsys, tiny_folde
     assert first.startswith("base-random-seed0 · ") and second.startswith("base-format-seed0 · ")
     times = r"(\d+ s|\d+\.\d min) · "
     assert re.fullmatch(rf"base-random-seed0 · ({times}){{4}}0\.\d\d GiB · 128 · 128 · kept · \d MiB", first)
-    assert any(line.startswith(f"in all: {how} ") for line in lines)
-    assert lines[-1].endswith("for completions of 6 tokens") != probe or "poc plan --probe samples" in lines[-1]
+    assert lines[-1 if probe else -2].startswith(f"in all: {how} ")
+    assert probe or "poc plan --probe samples" in lines.pop()
+    assert lines[-1].endswith("for completions of 6 tokens")  # a random model never ends by itself
     assert not list(tmp_path.iterdir())
 
 

@@ -22,7 +22,7 @@ def group(answers, gold=None, entropy=0.9, finished=True):
 
 
 def summary(*groups, chat=False):
-    return probe.summarise(groups, CONFIG, chat, (2.0, 4.0))
+    return probe.summarise(groups, CONFIG, chat, 0.5)
 
 
 def test_measurements_by_hand():
@@ -30,6 +30,7 @@ def test_measurements_by_hand():
     assert (found.prompts, found.group_size, found.labelled) == (3, 4, 2)
     assert found.entropy.value == pytest.approx(0.7) and found.length.value == 2
     assert found.agreement.value == pytest.approx((0.5 + 1 + 0.25) / 3)
+    assert found.lengths == (2,) * 12 and found.score == 0.5
     assert (found.all_equal, found.all_different, found.unreadable) == pytest.approx((1 / 3, 1 / 3, 1 / 12))
     assert found.dropped == pytest.approx(2 / 3)
     assert found.accuracy == 0.25 and found.majority == 0.5  # the first group's majority is right, the second's wrong
@@ -64,15 +65,6 @@ def test_nothing_is_said_where_there_is_nothing_to_say():
     assert probe.warnings(summary(group("1123", gold="1", entropy=0.5))) == []
 
 
-def test_time_is_reckoned_from_the_probe():
-    config = load(
-        RunConfig, None, ["train.steps=10", "train.prompts_per_step=2", "train.group_size=4", "evaluate.every=5"]
-    )
-    found = summary(group("1123"), group("1123"))  # 8 completions: 0.25 s of sampling and 0.5 s of update each
-    steps, evaluations = 10 * 8 * 0.75, 3 * 16 * 5 * 0.25
-    assert probe.minutes(found, config, 16) == pytest.approx((steps + evaluations) / 60)
-
-
 def test_a_probe_changes_no_weight(tiny_folder, tiny_policy):
     config = pilot.resolve(load(RunConfig, None, [f"model={tiny_folder}", "data.train=6", "train.max_new_tokens=6"]))
     job = pilot.Job(None, "toy", None, config)
@@ -81,7 +73,7 @@ def test_a_probe_changes_no_weight(tiny_folder, tiny_policy):
     found = probe.probe(
         tiny_policy, pilot.prepare([job]).of(job)["train"], config, encode=encode, cluster=exact, chat=True
     )  # fmt: skip
-    assert found.prompts == 6 and found.seconds[1] > 0
+    assert found.prompts == 6 and found.score > 0 and len(found.lengths) == 48 and max(found.lengths) <= 6
     assert all((p == b).all() and p.grad is None for p, b in zip(tiny_policy.trainable(), before, strict=True))
 
 
