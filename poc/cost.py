@@ -22,7 +22,7 @@ completions may take, and how lengths change while a policy learns.
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from statistics import fmean
 from typing import NamedTuple
@@ -48,6 +48,11 @@ class Speed:
     score: float = 0.0
     question: float = 0.0
     save: float = 0.0
+
+    def sampling_at(self, factor: float) -> "Speed":
+        """All that sampling takes, times `factor`."""
+        names = ("merge", "step", "row", "column", "move", "prompt")
+        return replace(self, **{name: factor * getattr(self, name) for name in names})
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,6 +184,9 @@ def test_reuse_epochs_kl_and_groups_that_teach_nothing():
 def test_an_architecture_that_cannot_pack():
     alone = cost.update_of(replace(WORK, packs=False))
     assert alone == [Pass(rows=4, length=5, trained=8, together=1)]
+    plain = replace(WORK, shares_prefix=False)
+    assert cost.rollout_of(plain).prompt_tokens == 2 * cost.rollout_of(WORK).prompt_tokens == 2 * 6
+    assert cost.measured_of(plain, View((3, 3)))[1].prompt_tokens == 2 * 6
 
 
 def test_how_likely_a_group_is_all_of_one_kind():

@@ -186,6 +186,17 @@ def test_groups_that_are_all_alike_teach_nothing():
     assert start.trained(with_kl) == 1.0
 
 
+@pytest.mark.parametrize("measured, factor", [(1.0, 1.0), (1.4, 1.0), (0.7, 1.0), (1.6, 1.6), (0.1, 0.1)])
+def test_what_took_seconds_is_believed_before_what_took_moments(tiny_policy, measured, factor):
+    rows = {"update": 8, "rollout": 64, "evaluate": 64}
+    work = foresight.work_of(CONFIG, tiny_policy, rows, [3], [2], [View((3,) * 5)])
+    expected = sum(cost.sampling_seconds(some, FLAT) for some in cost.measured_of(work, work.views[0])[:2])
+    start = Start([], work.views, [{"timing": {"sampling": measured * expected}}], 0.0)
+    found = foresight._trusted(FLAT, work, start)
+    assert found.row == pytest.approx(factor * FLAT.row) and found.merge == pytest.approx(factor * FLAT.merge)
+    assert (found.token, found.part) == (FLAT.token, FLAT.part)
+
+
 def test_what_the_start_tells_of_an_evaluation():
     views = [View((3,)), View((3,), guarded=True), View((3,))]
     start = Start([], views, [evaluation([w * 4]) for w in ("a", "bb", "ccc")], 0.0)
