@@ -102,10 +102,10 @@ def _seconds(call: Callable[[], object], clock: Clock) -> float:
 
 def _decoding(policy: Policy, sizes: Sizes, clock: Clock) -> tuple[float, float, float, float, float]:
     """The constants step, row, column, move and prompt."""
-    many, near = _most_rows(policy, sizes.rows), sizes.prompt
-    few, far = max(1, many // FEW), max(near, min(near + FURTHER, _context(policy) - ROOM))
+    many, most = _most_rows(policy, sizes.rows), max(1, _context(policy) - ROOM)
+    few, near, far = max(1, many // FEW), min(sizes.prompt, most), min(sizes.prompt + FURTHER, most)
     (long, rows), (short, _), (wide, _) = (_timed(policy, *at, clock) for at in ((many, near), (few, near), (few, far)))
-    column = max(0.0, wide - short) / (few * max(1, far - near))
+    column = max(0.0, wide - short) / (few * (far - near)) if far > near else 0.0
     row = max(0.0, long - short) / (many - few) if many > few else 0.0
     step = max(0.0, short - few * row)
     moving = _moving(policy, rows, clock) if rows else 0.0

@@ -75,6 +75,25 @@ def test_the_smallest_run_and_prompts_near_the_end_of_the_context(tiny_policy, s
     assert all(value >= 0 for value in asdict(calibrate.measure(tiny_policy, sizes)).values())
 
 
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out")
+@pytest.mark.parametrize("prompt, answer", [(150, 100), (250, 6)])
+def test_no_token_lies_beyond_the_context(tmp_path, prompt, answer):
+    """GPT-2 has no place for more than 256 tokens."""
+    calibrate.measure(random_policy("GPT2", tmp_path), Sizes(4, prompt, answer, 2, 2))
+
+
+def test_sampling_is_timed_merged_and_without_gradients(tiny_policy, monkeypatch):
+    seen = []
+
+    def decoding(policy, sizes, clock):
+        seen.append((torch.is_grad_enabled(), all(module.merged for module in policy.adapted())))
+        return (0.0,) * 5
+
+    monkeypatch.setattr(calibrate, "_decoding", decoding)
+    calibrate.measure(tiny_policy, SIZES)
+    assert seen == [(False, True)]
+
+
 def test_what_a_clock_says_is_what_is_found(tiny_policy, monkeypatch):
     """A decode step takes 10 + 2 n + 0.01 n w, a pass 5 + 0.1 u: the constants come out."""
     far = 5 + calibrate.FURTHER
@@ -82,6 +101,9 @@ def test_what_a_clock_says_is_what_is_found(tiny_policy, monkeypatch):
     monkeypatch.setattr(calibrate, "_prompt", lambda policy, length, step, clock: float(length))
     step, row, column, move, prompt = calibrate._decoding(tiny_policy, SIZES, None)
     assert (step, row, column, move, prompt) == pytest.approx((10, 2, 0.01, 0, far))
+    times = iter([30.0, 10.0, 11.0])  # where there is no room for a longer prompt, a difference is noise
+    monkeypatch.setattr(calibrate, "_timed", lambda policy, rows, prompt, clock: (next(times), None))
+    assert calibrate._decoding(tiny_policy, replace(SIZES, prompt=250), None)[2] == 0
     monkeypatch.setattr(calibrate, "_pass", lambda policy, batch: None)
     times = iter([5 + 0.1 * calibrate._units(tiny_policy, calibrate._batch(tiny_policy, *at)) for at in
                   ((1, 1, 2, 1), (2, 4, 5, 4))])  # fmt: skip

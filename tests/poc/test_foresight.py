@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from poc import calibrate, cli, cost, foresight, guard, memory, peak, pilot, sources
+from poc import calibrate, cli, cost, foresight, guard, memory, peak, pilot, sources, tasks
 from poc.config import RunConfig
 from poc.configfile import load
 from poc.cost import Sampling, Speed, View
@@ -43,11 +43,15 @@ def test_a_run_says_what_it_will_take_and_at_the_end_what_it_took(tmp_path, tiny
     assert outcome["seconds"]["save"] > 0
 
 
-def test_the_lengths_are_those_of_the_start(tmp_path, tiny_folder):
-    run([job(tmp_path / "run", tiny_folder, [*OPTIONS, "guard.action=warn"])])
+def test_the_lengths_are_those_of_the_start(tmp_path, tiny_folder, tiny_policy):
+    made = job(tmp_path / "run", tiny_folder, [*OPTIONS, "guard.action=warn"])
+    run([made])
     start = [read(tmp_path / "run/evaluations", name) for name in ("step-000000.json", "canary/step-000000.json")]
     drawn = [c["length"] for evaluation in start for row in evaluation["prompts"] for c in row["sampled"]]
     lengths = read(tmp_path / "run")["lengths"]
+    trained = tasks.load(made.config.data, 0)["train"]
+    encode, _ = pilot.prompt_encoder(made, tiny_policy)
+    assert lengths["prompt"] == pytest.approx(sum(len(encode(e)) for e in trained) / len(trained))
     assert lengths["mean"] == pytest.approx(sum(drawn) / len(drawn)) and lengths["longest"] == max(drawn)
 
 
