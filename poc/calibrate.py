@@ -31,9 +31,10 @@ from poc.update import token_logp
 
 LEAST, REPEATS = 2, 6  # timed calls after the first one: at least, unless they are LONG, and at most
 ENOUGH, LONG = 0.06, 0.3  # seconds of all calls: after these no more than LEAST; none more
-MOST = 1e10  # FLOPs of a decode step on a CPU: more rows than that are not tried
+MOST = 5e9  # FLOPs of a decode step on a CPU: more rows than that are not tried
 FEW = 8  # times fewer rows
 FURTHER = 64  # tokens of prompt
+ASKED = 32  # tokens of the prompt that is timed, at least
 GRADED = 16  # completions whose grading is timed
 TOKEN = 3  # a token's number: every vocabulary has it
 Clock = Callable[[], float]
@@ -109,7 +110,8 @@ def _decoding(policy: Policy, sizes: Sizes, clock: Clock) -> tuple[float, float,
     row = max(0.0, long - short) / (many - few) if many > few else 0.0
     step = max(0.0, short - few * row)
     moving = _moving(policy, rows, clock) if rows else 0.0
-    return step, max(0.0, row - near * column), column, moving, _prompt(policy, far, step, clock)
+    prompt = _prompt(policy, max(near, min(far, ASKED)), step, clock)
+    return step, max(0.0, row - near * column), column, moving, prompt
 
 
 def _timed(policy: Policy, count: int, prompt: int, clock: Clock) -> tuple[float, Rows | None]:

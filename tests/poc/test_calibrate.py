@@ -96,11 +96,10 @@ def test_sampling_is_timed_merged_and_without_gradients(tiny_policy, monkeypatch
 
 def test_what_a_clock_says_is_what_is_found(tiny_policy, monkeypatch):
     """A decode step takes 10 + 2 n + 0.01 n w, a pass 5 + 0.1 u: the constants come out."""
-    far = 5 + calibrate.FURTHER
     monkeypatch.setattr(calibrate, "_timed", lambda p, n, w, clock: (10 + 2 * n + 0.01 * n * w, None))
     monkeypatch.setattr(calibrate, "_prompt", lambda policy, length, step, clock: float(length))
     step, row, column, move, prompt = calibrate._decoding(tiny_policy, SIZES, None)
-    assert (step, row, column, move, prompt) == pytest.approx((10, 2, 0.01, 0, far))
+    assert (step, row, column, move, prompt) == pytest.approx((10, 2, 0.01, 0, calibrate.ASKED))
     times = iter([30.0, 10.0, 11.0])  # where there is no room for a longer prompt, a difference is noise
     monkeypatch.setattr(calibrate, "_timed", lambda policy, rows, prompt, clock: (next(times), None))
     assert calibrate._decoding(tiny_policy, replace(SIZES, prompt=250), None)[2] == 0

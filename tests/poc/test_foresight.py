@@ -1,6 +1,7 @@
 """What a run says it will take, and what it says at its end: written once, kept, and told beside the measurement."""
 
 import json
+import platform
 import re
 import subprocess
 import sys
@@ -216,6 +217,42 @@ def test_views_are_measured_by_their_prompts():
     assert told_ == [View((0, 1, 2)), View((5,), guarded=True)]
 
 
+def test_what_is_left_after_the_start(tiny_policy, monkeypatch):
+    """Three evaluations of four, and no more rows are timed than a rollout has."""
+    seen = []
+    monkeypatch.setattr(calibrate, "measure", lambda policy, sizes: seen.append(sizes) or FLAT)
+    monkeypatch.setattr(calibrate, "grading", lambda completions: 0.1)
+    views, found = [View((3,) * 2), View((3,) * 200)], [evaluation([["aa"] * 4]), evaluation([["bbb"] * 4])]
+    examples = [[Example(str(i), "?", None, "math") for i in range(1)]] * 2
+    rows, start = {"update": 8, "rollout": 512, "evaluate": 512}, Start(examples, views, found, 0.25)
+    plan = foresight.foresee(tiny_policy, CONFIG, rows, False, [3], start)
+    assert plan["seconds"]["evaluate"] == pytest.approx(3 * start.seconds(0.1))
+    assert plan["seconds"]["save"] == pytest.approx(6 * 0.25)
+    assert [sizes.rows for sizes in seen] == [128] and plan["reckoned_in"] > 0
+    assert plan["speed"]["row"] != FLAT.row and plan["speed"]["token"] == FLAT.token  # the start sampled in two seconds
+
+
+def test_before_a_run_the_longest_completions_or_those_of_a_probe(tmp_path, tiny_folder, tiny_policy, monkeypatch):
+    seen = []
+    monkeypatch.setattr(calibrate, "measure", lambda policy, sizes: seen.append(sizes) or FLAT)
+    made = job(tmp_path, tiny_folder, OPTIONS)
+    staged, measured = pilot.stage(made, tiny_policy, pilot.prepare([made]).of(made)), {}
+    longest, drawn = (foresight.before(staged, tiny_policy, some, 0.1, measured) for some in ((), (2, 2)))
+    assert (longest.prediction.tokens, drawn.prediction.tokens) == (made.config.train.max_new_tokens, 2)
+    assert longest.prediction.total > drawn.prediction.total and longest.fit == drawn.fit
+    foresight.before(staged, tiny_policy, (2, 2), 0.1, measured)
+    assert len(seen) == 2  # what is alike is timed once
+
+
+def test_the_checkpoints_that_are_kept(tiny_policy, monkeypatch):
+    """Steps 0, 3, 5, 6, 9, 10 and 12 have one. The start, the last two and the best stay; 7 and 2 never had any."""
+    for name in ("ENTRY", "LETTERS", "STEP"):
+        monkeypatch.setattr(foresight, name, 0)
+    work = foresight.work_of(CONFIG, tiny_policy, {"update": 1, "rollout": 8, "evaluate": 8}, [3], [2], [View((3,))])
+    adapter = sum(p.numel() for p in tiny_policy.trainable())
+    assert foresight.disk_bytes(tiny_policy, CONFIG, work) == 4 * 12 * adapter
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "adamw8bit"])
 def test_the_disk_within_a_quarter(tmp_path, tiny_folder, optimizer):
     options = ["train.steps=30", "evaluate.every=5", "train.checkpoint_every=5", f"train.optimizer={optimizer}",
@@ -244,6 +281,26 @@ def test_memory_is_measured_from_the_beginning_of_a_run():
                           text=True, check=True)  # fmt: skip
     before, after, held, most = map(int, done.stdout.split())
     assert before - after > 150 and 90 < held - after < 130 and held <= most + 1 and most - after < 130
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="others give back what is freed, or keep it")
+def test_what_malloc_keeps_is_not_held():
+    code = (
+        "import torch\nfrom poc import peak\n"
+        "pieces = [b'x' * 100_000 + bytes([i % 256]) for i in range(2000)]; last = pieces[-1]; del pieces\n"
+        "print(peak._status('VmRSS') >> 20, peak.held() >> 20)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path)}, capture_output=True,
+                          text=True, check=True)  # fmt: skip
+    kept, held = map(int, done.stdout.split())
+    assert kept - held > 150
+
+
+def test_each_run_begins_anew(tmp_path, tiny_folder, monkeypatch):
+    began = []
+    monkeypatch.setattr(peak, "begin", lambda: began.append(1))
+    run([job(tmp_path / name, tiny_folder, ["train.steps=1"]) for name in ("one", "two")])
+    assert began == [1, 1]
 
 
 def test_where_the_kernel_tells_nothing_the_whole_process_counts(monkeypatch, tmp_path):
