@@ -295,6 +295,22 @@ class Guard(Section):
             raise ValueError(f"{name}.limit = {limit:g}: it is {what}")
 
 
+class Cost(Section):
+    """What time and labels cost, in one currency; null: not known, and nothing is said of it (poc.money)."""
+
+    per_hour: Number | None = Field(None, ge=0)  # renting or writing off the machine
+    watts: Number | None = Field(None, ge=0)  # what it draws while it trains
+    tariff: Number | None = Field(None, ge=0)  # per kilowatt-hour
+    per_label: Number | None = Field(None, ge=0)  # for one question that a person answers
+    currency: str = Field("USD", pattern=r"^[A-Za-z]{3}$")
+
+    @model_validator(mode="after")
+    def _check(self):
+        if (self.watts is None) != (self.tariff is None):
+            raise ValueError(f"watts = {self.watts} and tariff = {self.tariff}: power costs need both: set or drop both")
+        return self
+
+
 class _Common(Section):
     quantization: Literal["nf4", "none"] | None = None  # None: nf4 on CUDA, none on the CPU
     data: Data = Data()
@@ -306,6 +322,7 @@ class _Common(Section):
     semantic: Semantic = Semantic()
     motivation: Motivation = Motivation()
     guard: Guard = Guard()
+    cost: Cost = Cost()
 
 
 class Mix(Section):
