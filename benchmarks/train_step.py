@@ -1,6 +1,6 @@
 """A training step of the kit against TRL's GRPOTrainer: seconds in turns in one process, memory in fresh ones. CPU.
 
-    python -m benchmarks.train_step                  # about half an hour on two cores, 10 GB
+    python -m benchmarks.train_step                  # about twenty minutes on two cores, 10 GB
     python -m benchmarks.train_step --mode forced --only trl --steps 3
     python -m benchmarks.train_step --model lab:base --prompts 2 --group 2 --tokens 4 --steps 2
 
@@ -22,6 +22,10 @@ here, each rollout serves one step. Its generation is transformers' `generate`; 
 without vLLM, is not faster on a CPU (benchmarks.rollout). On a CPU its loss scores every position of a sequence, prompt
 and padding included. `trl_2048`: the same with tiles of 2,048 columns instead of 32,768 for the head, a constant in its
 code that is made for GPUs.
+
+How many completions go through at once: ours takes what poc.budget chooses, as in a run; TRL leaves that to its user:
+here all of the step (the most common choice where it fits), with --micro-batch 8 four passes of 8, which on a CPU is
+both faster and smaller. Compare with both.
 
 What favours whom:
 - ours also computes entropy and self-certainty while sampling, checks that all is finite, and reads and grades every
@@ -61,7 +65,8 @@ from transformers import PrinterCallback, TrainerCallback
 from benchmarks import peers, rollout, timing
 from benchmarks.rollout import OURS, QUESTIONS, SEED, encode, in_mode, load, paired, positive, spread
 from benchmarks.token_stats import MIB, Off, Steps, console, showing
-from poc.config import Train
+from poc import budget
+from poc.config import RunConfig, Train
 from poc.models import Policy
 from poc.objective import advantages
 from poc.records import Example, Group, InputError
@@ -91,8 +96,9 @@ class Work:
     prompts: int
     group: int
     tokens: int  # of a completion, at most
-    micro_batch: int  # completions per forward and backward pass
+    micro_batch: int  # completions per forward and backward pass, of TRL's
     learning_rate: float
+    own_micro_batch: int | None = None  # of ours; None: what poc.budget chooses, as in a run
 
     @property
     def rows(self) -> int:
@@ -120,7 +126,7 @@ class Ours:
 
     def __init__(self, policy: Policy, work: Work) -> None:
         self.policy, self.work = in_mode(policy, work.mode), work
-        self.config = Train(learning_rate=work.learning_rate, micro_batch=work.micro_batch)
+        self.config = Train(learning_rate=work.learning_rate, micro_batch=own_micro_batch(policy, work))
         self.optimizer = torch.optim.AdamW(
             policy.trainable(), lr=work.learning_rate, weight_decay=self.config.weight_decay
         )
@@ -149,6 +155,17 @@ class Ours:
         texts = [episode.text for group in groups for episode in group.episodes]
         rewards = torch.tensor(text_rewards(texts), dtype=torch.float64).view(len(groups), -1)
         return groups, advantages({"text": rewards}, {"text": 1.0})
+
+
+def own_micro_batch(policy: Policy, work: Work) -> int:
+    """What the kit takes at once in a run of this work, unless it is told."""
+    if work.own_micro_batch:
+        return work.own_micro_batch
+    train = Train(
+        micro_batch=work.rows, max_new_tokens=work.tokens, group_size=work.group, prompts_per_step=work.prompts
+    )
+    longest = max(map(len, encode(policy, work.prompts)))
+    return min(work.rows, budget.fit(policy, RunConfig(train=train), longest).rows["update"])
 
 
 def build_trainer(policy: Policy, work: Work, steps: int, folder: str):
@@ -259,7 +276,7 @@ def _moved(episode):
 
 def our_gradient(policy: Policy, groups: Sequence[Group], advantage: Tensor, work: Work) -> Gradient:
     optimizer, config = torch.optim.SGD(policy.trainable(), lr=0.0), Train(max_grad_norm=1e9)
-    loss = gradients(policy, optimizer, groups, advantage, config, work.micro_batch).loss
+    loss = gradients(policy, optimizer, groups, advantage, config, own_micro_batch(policy, work)).loss
     return Gradient(loss, _taken(policy.model))
 
 
@@ -344,7 +361,8 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     rollout.add_options(parser, "train_step")
     parser.add_argument("--steps", type=positive, default=5, help="that count; one more warms up")
     parser.add_argument("--only", choices=TILES, action="append", help="which of TRL's; repeatable; all by default")
-    parser.add_argument("--micro-batch", type=positive, help="completions per pass, in both; all by default")
+    parser.add_argument("--micro-batch", type=positive, help="completions per pass of TRL; all of the step by default")
+    parser.add_argument("--own-micro-batch", type=positive, help="of ours; by default what the kit chooses")
     parser.add_argument("--learning-rate", type=float, default=3e-5)
     parser.add_argument("--memory-of", choices=(OURS, *TILES), help=argparse.SUPPRESS)  # what a fresh process is told
     options = parser.parse_args(argv)
@@ -357,8 +375,9 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
 
 
 def _words(options: argparse.Namespace) -> str:
+    mine = f" --own-micro-batch {options.own_micro_batch}" if options.own_micro_batch else ""
     own = f"--micro-batch {options.micro_batch} --learning-rate {options.learning_rate:g}"
-    return f"{rollout.common_words(options)} {own}"
+    return f"{rollout.common_words(options)} {own}{mine}"
 
 
 def _command(options: argparse.Namespace) -> str:
@@ -368,8 +387,9 @@ def _command(options: argparse.Namespace) -> str:
 
 def _work(options: argparse.Namespace, mode: str) -> Work:
     return Work(
-        options.model, mode, options.prompts, options.group, options.tokens, options.micro_batch, options.learning_rate
-    )
+        options.model, mode, options.prompts, options.group, options.tokens, options.micro_batch, options.learning_rate,
+        options.own_micro_batch,
+    )  # fmt: skip
 
 
 def _choose(options: argparse.Namespace) -> tuple[list[str], dict[str, str]]:
@@ -391,6 +411,7 @@ def _run(work: Work, ways: list[str], options: argparse.Namespace, steps: Steps)
         "mode": work.mode, "lora": {"rank": rollout.RANK, "alpha": rollout.ALPHA, "std_of_b": rollout.ADAPTER_STD},
         "seed": SEED, "prompt_tokens": [len(prompt) for prompt in encode(policy, work.prompts)],
         "group": work.group, "max_tokens": work.tokens, "micro_batch": work.micro_batch,
+        "own_micro_batch": own_micro_batch(policy, work),
         "learning_rate": work.learning_rate, "steps": options.steps, "load_before": round(options.load_before, 2),
         "trl_settings": settings, "parity": found, "tolerance": TOLERANCE,
         "turns": {name: [turn._asdict() for turn in list_] for name, list_ in timed.items()},

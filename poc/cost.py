@@ -27,7 +27,9 @@ from random import Random
 from statistics import fmean
 from typing import NamedTuple
 
-PREFILL, ROOM, WAIT = 4096, 64, 4  # of poc.decode; rows join where a quarter of them all has room
+PREFILL = 4096  # prompt tokens of one forward pass of poc.decode, padding included; a single prompt may be longer
+ROOM = 64  # columns that a full cache grows by at once
+WAIT = 4  # rows join where a quarter of them all has room
 STAGES = ("rollout", "update", "evaluate", "save")
 
 

@@ -17,11 +17,9 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
+from poc.cost import PREFILL, ROOM
 from poc.draw import Drawn, draw, head_logits, left_pad
 from poc.models import Policy
-
-ROOM = 64  # columns that a full cache grows by at once
-PREFILL = 4096  # prompt tokens of one forward pass, padding included; a single prompt may be longer
 
 
 class Rows:

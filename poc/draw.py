@@ -44,8 +44,7 @@ def left_pad(prompts: Sequence[Sequence[int]], policy: Policy) -> tuple[Tensor, 
 
 def head_logits(head: Head, hidden: Tensor) -> Tensor:
     """Float32 logits [R, real vocabulary] of hidden states [R, H]."""
-    bias = None if head.bias is None else head.bias[: head.vocab_size]
-    logits = torch.nn.functional.linear(hidden, head.weight[: head.vocab_size], bias).float()
+    logits = head.logits(hidden).float()
     return head.softcap * torch.tanh(logits / head.softcap) if head.softcap else logits
 
 

@@ -68,6 +68,7 @@ class Shape:
     masks: int = 0  # kinds of layers that take a mask of ours: packed rows; 0: each row holds one completion
     cost: float = 0.0  # poc.packing: FLOPs of attention a token and key over FLOPs of the layers a token
     merges: bool = False  # the adapted weights are held twice while sampling
+    head_copy: bool = False  # and the head
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,7 @@ def shape_of(policy: Policy) -> Shape:
         sliding=_read(config, "layer_types", []).count("sliding_attention"),
         window=_read(config, "sliding_window", 0),
         masks=len(policy.windows) if policy.packs else 0, cost=policy.attention_cost, merges=policy.merges,
+        head_copy=policy.merges and policy.device.type == "cpu",
     )  # fmt: skip
 
 
@@ -185,7 +187,7 @@ def prefill_bytes(shape: Shape, prompts: int, length: int) -> int:
 
 def sampling_bytes(shape: Shape, rows: int, length: int) -> int:
     """The cache at `length` tokens, twice in the one layer that grows, what drawing a token takes, merged weights."""
-    merged = shape.linear * shape.itemsize if shape.merges else 0
+    merged = (shape.linear * shape.merges + shape.vocabulary * shape.hidden * shape.head_copy) * shape.itemsize
     return cache_bytes(shape, rows, length + ROOM) + draw_bytes(shape, rows) + merged
 
 

@@ -9,8 +9,9 @@ import copy
 import json
 import math
 import warnings
+from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -31,17 +32,49 @@ from poc.weights import Located, locate
 
 ADAPTER = "adapter_model.safetensors"
 NF4_BLOCK = 64
+ROWS = 32  # that a laid out weight expects; it takes any number
 disable_progress_bar()  # its bars would run into ours
+
+
+LEAST = 2**14  # numbers of a weight: smaller ones gain nothing by another layout
 
 
 @dataclass(frozen=True)
 class Head:
-    """weight [V, H] and bias [V] (or None), frozen. Token ids from `vocab_size` on are padding rows of the weight."""
+    """weight [V, H] and bias [V] (or None), frozen. Token ids from `vocab_size` on are padding rows of the weight.
+
+    `project`: [R, H] -> logits [R, `vocab_size`] before the cap, as fast as they can be had without a gradient.
+    """
 
     weight: Tensor
     bias: Tensor | None
     softcap: float | None
     vocab_size: int
+    project: Callable[[Tensor], Tensor] | None = None
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[R, H] -> [R, `vocab_size`] before the cap."""
+        if self.project:
+            return self.project(hidden)
+        return torch.nn.functional.linear(hidden, *self.real)
+
+    @property
+    def real(self) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias without padding rows."""
+        return self.weight[: self.vocab_size], None if self.bias is None else self.bias[: self.vocab_size]
+
+
+def laid_out(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor] | None:
+    """x -> x W^T + b on a copy of W in oneDNN's own layout, made once instead of at every call; no gradients.
+
+    On two cores 1.4 to 2.5 times as fast for 32 rows. None where the copy gains nothing: on a card, in other than
+    float32, for small weights, or in a torch without oneDNN.
+    """
+    usable = weight.device.type == "cpu" and weight.dtype == torch.float32 and torch.backends.mkldnn.is_available()
+    if not usable or weight.numel() < LEAST:
+        return None
+    copy = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), ROWS)
+    return lambda x: torch.ops.mkldnn._linear_pointwise(x, copy, bias, "none", [], "")
 
 
 @dataclass
@@ -109,21 +142,30 @@ class Policy:
     def merged(self):
         """Inside, W + (alpha / rank) B A is computed once for each layer and not with every token; no gradients.
 
-        The weights themselves come back, not what is left after a subtraction. Takes a second copy of the adapted
-        weights meanwhile. Where nothing can be merged, or all is, it does nothing.
+        On a CPU the sum, and the head, are laid out for fast products as well (`laid_out`). The weights themselves come
+        back, not what is left after a subtraction. Takes a second copy of the adapted weights meanwhile. Where nothing
+        can be merged, or all is, it does nothing.
         """
         layers = [] if not self.merges else [module for module in self.adapted() if not module.merged]
-        weights = [module.get_base_layer().weight for module in layers]
-        originals = [weight.data for weight in weights]
+        bases, head = [module.get_base_layer() for module in layers], self.head
+        originals = [base.weight.data for base in bases]
         try:
             with torch.no_grad():
-                for module, weight in zip(layers, weights, strict=True):
-                    weight.data = weight.data + module.get_delta_weight("default")
+                for module, base in zip(layers, bases, strict=True):
+                    whole = base.weight.data + module.get_delta_weight("default")
+                    if product := laid_out(whole, base.bias):
+                        base.forward = product
+                    else:
+                        base.weight.data = whole
                     module.merged_adapters.append("default")
+                if layers:
+                    self.head = replace(head, project=laid_out(*head.real))
             yield
         finally:
-            for module, weight, original in zip(layers, weights, originals, strict=True):
-                weight.data = original
+            self.head = head
+            for module, base, original in zip(layers, bases, originals, strict=True):
+                vars(base).pop("forward", None)  # the class's own is there again
+                base.weight.data = original
                 module.merged_adapters.clear()
 
     @contextmanager

@@ -332,7 +332,7 @@ def test_plan_says_what_each_run_takes(tmp_path, monkeypatch, capsys, tiny_folde
     first, second = lines[lines.index(head) + 1 :][:2]
     assert first.startswith("base-random-seed0 · ") and second.startswith("base-format-seed0 · ")
     times = r"(\d+ s|\d+\.\d min) · "
-    assert re.fullmatch(rf"base-random-seed0 · ({times}){{4}}0\.\d\d GiB · 128 · 128 · kept · \d MiB", first)
+    assert re.fullmatch(rf"base-random-seed0 · ({times}){{4}}\d\.\d\d GiB · 128 · 128 · kept · \d MiB", first)
     assert lines[-1 if probe else -2].startswith(f"in all: {how} ")
     assert probe or "poc plan --probe samples" in lines.pop()
     assert lines[-1].endswith("for completions of 6 tokens")  # a random model never ends by itself
