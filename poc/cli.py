@@ -28,7 +28,7 @@ app = typer.Typer(
 )  # fmt: skip
 
 MOST_QUESTIONS = 100_000  # that --csv writes
-TRAINING = ("pilot", "train", "transfer", "resume")  # what several processes can do together (poc.parallel)
+TRAINING = ("pilot", "train", "transfer", "improve", "resume")  # what several processes can do together (poc.parallel)
 
 Config = Annotated[str | None, typer.Argument(help="YAML file; without it the embedded lab models are used.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder to write; a new one under runs/ by default.")]
@@ -103,7 +103,7 @@ def resume(
         raise typer.Exit(3 if stopped else 0)
     if found.kind == "equivalence":
         return _equivalence(found.config, found.jobs, run, _go)
-    _go(found.config, found.jobs, run, found.is_pilot)
+    _go(found.config, found.jobs, run, found.is_pilot, kind="improve" if found.kind == "improve" else "train")
 
 
 @app.command()
@@ -160,6 +160,34 @@ def equivalence(config: Config = None, out: Out = None, set: Set = None, seed: S
     check(checked)
     out = out or _new_folder("equivalence")
     _equivalence(checked, [stage.Job(out, out.name, None, stage.resolve(checked))], out, _run)
+
+
+@app.command()
+def improve(config: Config = "improve", out: Out = None, set: Set = None, seed: Seed = None) -> None:
+    """Fine-tune a model on its own choices, round by round, and measure solver and verifier (poc.improve)."""
+    from poc import pilot as stage
+    from poc.config import RunConfig
+    from poc.configfile import load
+    from poc.gap.external import check
+
+    checked = load(RunConfig, config, set or [], seed)
+    check(checked)
+    out = out or _new_folder("improve")
+    _run(checked, [stage.Job(out, out.name, None, stage.resolve(checked))], out, is_pilot=False, kind="improve")
+
+
+@app.command()
+def gap(
+    runs: Annotated[list[Path], typer.Argument(help="Run or pilot folders with measurements of solver and verifier.")],
+    until: Annotated[int | None, typer.Option("--until", min=1, help="Only what was measured up to this step.")] = None,
+) -> None:
+    """Print what solver and verifier did, the fit and the forecast, and write the report with the curves."""
+    from poc import report as stage
+    from poc.gap.show import show
+
+    show(runs, until)
+    if until is None:
+        print(stage.write(runs, (runs[0] if len(runs) == 1 else Path()) / "report.html"))
 
 
 @app.command()
@@ -316,20 +344,20 @@ def _equivalence(config, jobs, out: Path, run) -> None:
     if the_world().size > 1:
         raise InputError(f"{out}: measures how alike rewards are, in one process: start it without accelerate launch")
     try:
-        run(config, jobs, out, is_pilot=False, observer=observer)
+        run(config, jobs, out, is_pilot=False, observer=observer, kind="equivalence")
     except typer.Exit:  # done, failed or interrupted: what was measured is there
         show(out)
         raise
 
 
-def _run(config, jobs, out: Path, is_pilot: bool, observer=None) -> None:
+def _run(config, jobs, out: Path, is_pilot: bool, observer=None, kind: str = "train") -> None:
     """Check, make the folder, run, report."""
     from poc import durable, runfolder
     from poc import pilot as stage
 
     data, existed = stage.prepare(jobs), out.exists()
     if not the_world().is_writer:
-        return _go(config, jobs, out, is_pilot, observer, data)
+        return _go(config, jobs, out, is_pilot, observer, data, kind)
     runfolder.create_empty(out)
     held = runfolder.lock(out)  # before anything is written or, below, removed
     try:
@@ -337,7 +365,7 @@ def _run(config, jobs, out: Path, is_pilot: bool, observer=None) -> None:
         if is_pilot:
             runfolder.write_config(out, config)
             durable.write_json(out / "environment.json", runfolder.environment() | runfolder.begun_in(out))
-        _go(config, jobs, out, is_pilot, observer, data)
+        _go(config, jobs, out, is_pilot, observer, data, kind)
     except InputError:  # found with the tokenizer only: nothing has been trained
         if not any(out.rglob("steps.jsonl")):
             _remove(out, existed)
@@ -346,7 +374,7 @@ def _run(config, jobs, out: Path, is_pilot: bool, observer=None) -> None:
         held.release()
 
 
-def _go(config, jobs, out: Path, is_pilot: bool, observer=None, data=None) -> None:
+def _go(config, jobs, out: Path, is_pilot: bool, observer=None, data=None, kind: str = "train") -> None:
     """Run what is left of the jobs, then report."""
     from contextlib import nullcontext
 
@@ -367,7 +395,7 @@ def _go(config, jobs, out: Path, is_pilot: bool, observer=None, data=None) -> No
     ):
         watch.say(f"{len(jobs)} run(s) of {jobs[0].config.train.steps} steps into {out}")
         interrupted = lambda: world.any("interrupted", asked())  # noqa: E731
-        state = stage.run(jobs, data or stage.prepare(jobs), watch, interrupted, observer)
+        state = stage.run(jobs, data or stage.prepare(jobs), watch, interrupted, observer, kind)
     said = state
     if state == "stopped" and is_pilot:
         state, said = "done", "done, the guard ended an arm"  # which is a finding of the pilot

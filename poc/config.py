@@ -295,6 +295,32 @@ class Guard(Section):
             raise ValueError(f"{name}.limit = {limit:g}: it is {what}")
 
 
+class Gap(Section):
+    """Solver and verifier capability, measured while a run trains (poc.gap)."""
+
+    every: int | None = Field(None, ge=1)  # steps; null: not measured
+    questions: int = Field(64, ge=2)  # of the hold-out, at most
+    candidates: int = Field(8, ge=2)  # answers to a question, of which the model chooses one
+    # How the model judges its candidates; auto: true_false where its tokenizer can answer that, else none.
+    verifier: Literal["auto", "true_false", "quality", "none"] = "auto"
+    threshold: Number = Field(0.5, ge=0, le=1)  # of that judgement
+
+
+class External(Section):
+    """Answers from outside that `poc improve` learns beside the model's own choices."""
+
+    answers: str  # a .jsonl of {"prompt", "completion"}, or a model that is asked
+    count: int = Field(64, ge=1)  # questions, each once
+    when: Literal["early", "uniform", "late"] = "uniform"  # all in round 1, evenly, all in round 0.8 R
+
+
+class Improve(Section):
+    """Of `poc improve`: a round is a step, with train.prompts_per_step questions of train.group_size candidates."""
+
+    batch: int = Field(16, ge=1)  # chosen answers per optimizer step
+    external: External | None = None
+
+
 class Cost(Section):
     """What time and labels cost, in one currency; null: not known, and nothing is said of it (poc.money)."""
 
@@ -307,7 +333,7 @@ class Cost(Section):
     @model_validator(mode="after")
     def _check(self):
         if (self.watts is None) != (self.tariff is None):
-            raise ValueError(f"watts = {self.watts} and tariff = {self.tariff}: power costs need both: set or drop both")
+            raise ValueError(f"watts = {self.watts} and tariff = {self.tariff}: power costs take both")
         return self
 
 
@@ -322,7 +348,17 @@ class _Common(Section):
     semantic: Semantic = Semantic()
     motivation: Motivation = Motivation()
     guard: Guard = Guard()
+    gap: Gap = Gap()
     cost: Cost = Cost()
+
+    @model_validator(mode="after")
+    def _check_gap(self):
+        if self.gap.every and self.gap.every % self.evaluate.every:
+            raise ValueError(
+                f"gap.every = {self.gap.every} is no multiple of evaluate.every = {self.evaluate.every}: solver and "
+                "verifier are measured where the hold-out is: make it one"
+            )
+        return self
 
 
 class Mix(Section):
@@ -381,7 +417,8 @@ class RunConfig(_Common, Mix):
     """One training run: `poc train`."""
 
     model: str = "lab:base"
-    reward: Reward = {"self_certainty": 1.0}
+    reward: Reward = {"self_certainty": 1.0}  # `poc improve` learns its own choices and has no use for it
+    improve: Improve = Improve()
 
     @model_validator(mode="after")
     def _check(self):

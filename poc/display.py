@@ -86,7 +86,8 @@ class Watch:
         """One line: accuracy on the hold-out (entropy where it has no labels) or `view`, and how long it took."""
         if not self.done:  # the time left is reckoned from the first step on: loading and measuring happen once
             self.started = time.monotonic()
-        shown = {"accuracy": "accuracy", "accuracy_greedy": "greedy", "entropy": "entropy"}
+        shown = {"accuracy": "accuracy", "accuracy_greedy": "greedy", "entropy": "entropy", "solver": "uncertainty",
+                 "verifier": "of the chosen answer", "verifier_accuracy": "accuracy of that"}  # fmt: skip
         known = {
             name: evaluation["summary"][key]["value"] for key, name in shown.items() if key in evaluation["summary"]
         }

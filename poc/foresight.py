@@ -122,6 +122,7 @@ class Start:
     views: Sequence[View]
     evaluations: Sequence[dict]
     saving: float  # seconds of the first checkpoint
+    share: float | None = None  # of the completions that are trained on, where that is known
 
     def lengths(self) -> list[int]:
         """Tokens of the drawn completions of the hold-out and of the guard's questions."""
@@ -136,6 +137,8 @@ class Start:
 
     def trained(self, config: RunConfig) -> float:
         """Share of groups that are expected to differ in what the rewards see; equal ones teach nothing."""
+        if self.share is not None:
+            return self.share
         if "random" in config.reward or config.train.kl:
             return 1.0
         rows, size = self.evaluations[0]["prompts"], config.train.group_size

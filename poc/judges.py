@@ -7,7 +7,7 @@ first member of each class, does. The price is chaining: a ~ b and b ~ c put a a
 of them. n distinct answers cost n (n - 1) questions. Not here: the reward, exact answers (poc.tasks), training a judge.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations, permutations
 from pathlib import Path
 
@@ -160,23 +160,31 @@ def policy_judge(policy: Policy, batch_size: int = 32) -> Judge:
     before they answer are cut short. So try a model on known pairs before use. Raises InputError when the tokenizer
     has no such token for Yes or for No.
     """
-    tokenizer, head = policy.tokenizer, policy.head
-    yes, no = _word_ids(policy, "Yes"), _word_ids(policy, "No")
+    tokenizer = policy.tokenizer
+    yes, no = word_ids(policy, "Yes"), word_ids(policy, "No")
     style = "plain" if policy.prompt_format == "bare" else policy.prompt_format  # bare has no place for an instruction
 
     @torch.no_grad()
     def judge(question: str, pairs: Sequence[tuple[str, str]]) -> list[bool]:
-        asked = [_asked(*(_without_special(text, tokenizer) for text in (question, *pair))) for pair in pairs]
+        asked = [_asked(*(without_special(text, tokenizer) for text in (question, *pair))) for pair in pairs]
         prompts = [render(text, tokenizer, style, INSTRUCTION) for text in asked]
-        verdicts = []
         with policy.adapter_off():
-            for start in range(0, len(prompts), batch_size):
-                ids, mask = left_pad(prompts[start : start + batch_size], policy)
-                hidden, _ = policy.body(ids, mask, position_ids=(mask.cumsum(-1) - 1).clamp_min(0))
-                verdicts += _says_yes(head_logits(head, hidden[:, -1]), yes, no).tolist()
-        return verdicts
+            return [
+                verdict
+                for logits in next_logits(policy, prompts, batch_size)
+                for verdict in _says_yes(logits, yes, no).tolist()
+            ]
 
     return judge
+
+
+@torch.no_grad()
+def next_logits(policy: Policy, prompts: Sequence[Sequence[int]], batch_size: int = 32) -> Iterator[Tensor]:
+    """Of the token after each prompt, [b, V] for b <= `batch_size` prompts at a time, under the policy as it is."""
+    for start in range(0, len(prompts), batch_size):
+        ids, mask = left_pad(prompts[start : start + batch_size], policy)
+        hidden, _ = policy.body(ids, mask, position_ids=(mask.cumsum(-1) - 1).clamp_min(0))
+        yield head_logits(policy.head, hidden[:, -1])
 
 
 def _asked(question: str, premise: str, hypothesis: str) -> str:
@@ -192,7 +200,8 @@ def _says_yes(logits: Tensor, yes: list[int], no: list[int]) -> Tensor:
     return logits[:, yes].logsumexp(-1) > logits[:, no].logsumexp(-1)
 
 
-def _word_ids(policy: Policy, word: str) -> list[int]:
+def word_ids(policy: Policy, word: str) -> list[int]:
+    """The spellings of `word` that are one token. Raises InputError when there is none."""
     found = set()
     for text in (f" {word}", word, f" {word.lower()}", word.lower()):
         ids = policy.tokenizer.encode(text, add_special_tokens=False)
@@ -205,7 +214,7 @@ def _word_ids(policy: Policy, word: str) -> list[int]:
     return sorted(found)
 
 
-def _without_special(text: str, tokenizer) -> str:
+def without_special(text: str, tokenizer) -> str:
     """A chat template makes one text of data and turns, so that a special token spelled out in data would count."""
     added = tokenizer.added_tokens_decoder.values()
     for token in sorted((t.content for t in added if t.special and t.content), key=len, reverse=True):

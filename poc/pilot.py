@@ -25,6 +25,7 @@ from poc.rewards.meanings import Clustering
 BESIDE = ("level-", "domain-")  # hold-outs that are measured beside the run's own
 CANARY = "canary"  # the guard's questions
 MOTIVATED = "motivated"  # the hold-out asked with the reward's rules in the prompt
+GAP = "gap"  # solver and verifier on the first questions of the hold-out
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,19 +131,20 @@ def _check_labels(config: RunConfig, data: Data) -> None:
 
 def run(
     jobs: list[Job], data: Questions, watch: Watch, interrupted: Callable[[], bool],
-    observer: Callable | None = None,
+    observer: Callable | None = None, kind: str = "train",
 ) -> str:  # fmt: skip
     """Run all jobs, or what is left of them; "done", "stopped" (the guard ended one), "interrupted" or "failed" (some
     arm did; the others ran).
 
-    `observer(job, policy)` gives the `observe` of poc.trainer.train for one run.
+    `observer(job, policy)` gives the `observe` of poc.trainer.train for one run. `kind`: train, equivalence, or improve
+    (the loop of poc.improve instead).
     """
     states = [state for job in jobs if (state := ended(job.folder))]
     left = [job for job in jobs if not ended(job.folder)]
     for source in dict.fromkeys(job.config.model for job in left):
         same = [job for job in left if job.config.model == source]
         try:
-            states += _run_model(same, data, watch, interrupted, observer)
+            states += _run_model(same, data, watch, interrupted, observer, kind)
         except InputError as error:  # found with the weights only
             if not watch.done:
                 raise
@@ -166,7 +168,7 @@ def ended(folder: Path) -> str | None:
     return status if status in ("done", "stopped") else None
 
 
-def _run_model(jobs: list[Job], data: Questions, watch: Watch, interrupted, observer) -> Iterator[str]:
+def _run_model(jobs: list[Job], data: Questions, watch: Watch, interrupted, observer, kind: str) -> Iterator[str]:
     """Yield the state of each of one model's jobs; all are staged before the first one trains."""
     from poc.models import load_policy
 
@@ -180,7 +182,7 @@ def _run_model(jobs: list[Job], data: Questions, watch: Watch, interrupted, obse
         watch.say(note)
     start: dict[tuple, dict] = {}  # questions and way of asking -> evaluation of the start model
     for staged in [_stage_or_refuse(job, policy, data, watch) for job in jobs]:
-        yield _run_job(staged, policy, watch, interrupted, observer, start) if staged else "failed"
+        yield _run_job(staged, policy, watch, interrupted, observer, kind, start) if staged else "failed"
         if interrupted():
             return
 
@@ -220,6 +222,8 @@ class Staged:
 
 def stage(job: Job, policy, data: Data, notes: dict | None = None) -> Staged:
     """Everything of a run that can be wrong once its model is there; `notes` are on its data. Raises InputError."""
+    from poc.evaluate import View
+
     config = job.config
     encode, prompt = prompt_encoder(job, policy)
     text = motivation(rewards.rules_of(config), config.motivation.condition)
@@ -230,6 +234,7 @@ def stage(job: Job, policy, data: Data, notes: dict | None = None) -> Staged:
     cluster = clustering(config, policy)
     guarded = cluster if config.guard.action != "off" else None
     views = _views(data, encode, told if config.motivation.evaluate else None, guarded)
+    views += [View(GAP, data["holdout"][: config.gap.questions], encode)] if config.gap.every else []
     labels = sum(example.answer is not None for example in examples) if config.needs_labels else 0
     facts = _facts(job, policy, data, prompt | {"motivation": text}, labels)
     facts["data"] |= {"left_out": notes} if notes else {}
@@ -249,14 +254,14 @@ def _told_by_label(job: Job, policy) -> Callable[[Example], list[int]]:
     return lambda example: ways[example.answer is not None](example)
 
 
-def _run_job(staged: Staged, policy, watch: Watch, interrupted, observer, start: dict) -> str:
+def _run_job(staged: Staged, policy, watch: Watch, interrupted, observer, kind: str, start: dict) -> str:
     """One run from fresh adapter to outcome.json."""
+    from poc.improve import improve
     from poc.trainer import train
 
-    job, config = staged.job, staged.job.config
+    job, config, loop = staged.job, staged.job.config, improve if kind == "improve" else train
     try:
-        kind = {"kind": "equivalence"} if observer else {}
-        folder = sharedfolder.opened(job.folder, config, staged.facts | kind)
+        folder = sharedfolder.opened(job.folder, config, staged.facts | ({} if kind == "train" else {"kind": kind}))
     except InputError as error:  # somebody else writes there, or what lies there is another run
         if not watch.done:
             raise
@@ -265,7 +270,7 @@ def _run_job(staged: Staged, policy, watch: Watch, interrupted, observer, start:
     watch.start_run(job.name, config.train.steps)
     with _outcome(folder, job, watch) as state, the_world().shared_fate():
         policy.reset_adapter(config.train.seed)
-        state["status"], state["reason"], state["kept"] = train(
+        state["status"], state["reason"], state["kept"] = loop(
             config, policy, staged.examples, folder,
             encode=staged.encode, cluster=staged.cluster, views=staged.views, measure=_measure(staged, policy, start),
             interrupted=interrupted, watch=watch, observe=observer and observer(job, policy),
@@ -277,14 +282,19 @@ def _measure(staged: "Staged", policy, start: dict) -> Callable:
     """The `measure` of poc.trainer.train. The start model is measured once for each way of asking the same questions,
     at the cost of the first arm: a fresh adapter changes nothing. `again`: measured, whatever is known."""
     from poc.evaluate import evaluate
+    from poc.gap import measure as gap
 
     def measure(view, step: int, config: RunConfig, again: bool = False) -> dict:
         form, told = staged.facts["model"]["prompt_format"], staged.text if view.name == MOTIVATED else ""
         clustered = view.cluster and config.semantic.model_dump_json()
-        key = form, tasks.fingerprint(view.examples), told, config.train.max_new_tokens, clustered
+        asked = config.gap.model_dump_json() if view.name == GAP else ""
+        key = form, tasks.fingerprint(view.examples), told, config.train.max_new_tokens, clustered, asked
         if step == 0 and key in start and not again:
             return start[key] | {"seconds": 0.0}
-        found = evaluate(policy, view.examples, config, step=step, encode=view.encode, cluster=view.cluster)
+        if view.name == GAP:
+            found = gap.measure(policy, view.examples, config, step=step, encode=view.encode)
+        else:
+            found = evaluate(policy, view.examples, config, step=step, encode=view.encode, cluster=view.cluster)
         if step == 0:
             start[key] = found
         return found

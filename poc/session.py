@@ -27,9 +27,9 @@ from poc.records import Example, Group, NonFinite, RunError
 from poc.rewards import hybrid
 from poc.rollout import rollout
 from poc.runfolder import RunFolder
-from poc.update import UpdateRecord, gradients, take_step
+from poc.update import UpdateRecord, gradients, policy_share, take_step
 
-CANARY, KEPT = "canary", "kept"  # views beside the hold-out
+CANARY, KEPT, GAP = "canary", "kept", "gap"  # views beside the hold-out
 CONTROLS = ("format", "random")  # rewards that pay neither for certainty nor for right answers
 HALVINGS = 2
 Measure = Callable[..., dict]  # (view, step, config, again=False): the evaluation of the policy as it is
@@ -52,12 +52,15 @@ class Session:
         watch: Watch,
     ) -> None:  # fmt: skip
         self.config, self.policy, self.folder = config, policy, folder
-        self.views, self.measure, self.watch = views, measure, watch
+        self.views = [view for view in views if view.name != GAP]
+        self.gap = next((view for view in views if view.name == GAP), None)  # solver and verifier (poc.gap)
+        self.measure, self.watch = measure, watch
         self.longest = 1  # tokens of the longest prompt
         self.prompts: Sequence[int] = ()  # tokens of each prompt that is trained on
         self.saved: int | None = None  # step of the last checkpoint
         self.moved: int | None = None  # step of the last optimizer step
         self.saving = 0.0  # seconds of the last checkpoint
+        self.share: float | None = None  # of the completions that are trained on, where the loop knows it
 
     def begin(self, optimizer, prompt_tokens: int, prompts: Sequence[int]) -> State:
         """Where the folder's run stands; a new run gets the checkpoint of its start. `prompt_tokens`: the longest."""
@@ -87,23 +90,37 @@ class Session:
         for view in self.views:
             found[view.name], state = self._measured(state, view)
             self.folder.log_evaluation(found[view.name], view.name)
+        state, seconds = self._look_at_gap(state)
         if state.step == 0:
-            self._foresee(state, [found[view.name] for view in self.views])
+            self._foresee(state, [found[view.name] for view in self.views], seconds)
         state = replace(state, evaluated=state.step)
         if CANARY not in found:
             return state
         seen = guard.after_canary(state.memory, canary_record(found[CANARY]), self.config.guard)
         return self.judge(state, *seen)
 
-    def _foresee(self, state: State, evaluations: Sequence[dict]) -> None:
-        """What the run will take, reckoned once, from what its start is like; written down and said."""
+    def _look_at_gap(self, state: State) -> tuple[State, float]:
+        """Solver and verifier, where it is their turn; the seconds that took."""
+        every = self.config.gap.every
+        if not self.gap or (state.step % every and not self.is_over(state)):
+            return state, 0.0
+        found, state = self._measured(state, self.gap)
+        self.folder.log_evaluation(found, GAP)
+        return state, found["seconds"]
+
+    def _foresee(self, state: State, evaluations: Sequence[dict], gap: float) -> None:
+        """What the run will take, reckoned once, from what its start is like; written down and said.
+
+        `gap`: seconds of a measurement of solver and verifier.
+        """
         views = foresight.views_of(self.views)
-        start = foresight.Start([view.examples for view in self.views], views, evaluations, self.saving)
+        start = foresight.Start([view.examples for view in self.views], views, evaluations, self.saving, self.share)
         found = the_world().each("foresight", lambda: foresight.foresee(
             self.policy, self.config, state.rows, state.recompute, self.prompts, start, the_world().size
         ))  # fmt: skip
         if all(found):
             slowest = max(found, key=lambda plan: sum(plan["seconds"].values()))
+            slowest["seconds"]["evaluate"] += gap * (-(-self.config.train.steps // self.config.gap.every) if gap else 0)
             self.watch.say(f"{self.folder.path.name} {foretold(self.folder.log_plan(slowest))}")
 
     def judge(self, state: State, seen: guard.Memory, decisions: Sequence[guard.Decision]) -> State:
@@ -136,13 +153,13 @@ class Session:
         return self._within_memory(state, step, "rollout", options.group_size, most, draw)
 
     def update(
-        self, state: State, step: int, optimizer, groups: Sequence[Group], advantage: Tensor
+        self, state: State, step: int, optimizer, groups: Sequence[Group], advantage: Tensor, loss_of=policy_share
     ) -> tuple[UpdateRecord, State]:
-        """One optimizer step."""
+        """One optimizer step; `loss_of`: see poc.update."""
 
         def learn(rows: int) -> UpdateRecord:
             with self.policy.recomputing(state.recompute):
-                return gradients(self.policy, optimizer, groups, advantage, self.config.train, rows)
+                return gradients(self.policy, optimizer, groups, advantage, self.config.train, rows, loss_of)
 
         rows = torch.ones_like(advantage) if self.config.train.kl else advantage
         most = max(int(rows[part].count_nonzero()) for part in the_world().parts(len(groups)))
@@ -217,7 +234,7 @@ class Session:
 
     def _measured(self, state: State, view: View, again: bool = False) -> tuple[dict, State]:
         self.watch.evaluating()
-        together = self.config.evaluate.samples
+        together = self.config.gap.candidates if view.name == GAP else self.config.evaluate.samples
         most = the_world().most(len(view.examples)) * together
 
         def evaluate(rows: int) -> dict:

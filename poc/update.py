@@ -6,7 +6,7 @@ sampled, the loss and the gradient norm are finite, and the step itself is check
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import bitsandbytes
@@ -16,7 +16,7 @@ from vocab_kernels import linear_token_stats
 
 from poc.config import Train
 from poc.models import Policy
-from poc.objective import policy_loss
+from poc.objective import Loss, policy_loss
 from poc.packing import TokenBatch, batches, hidden_states
 from poc.parallel import the_world
 from poc.records import Group, NonFinite, RunError
@@ -71,9 +71,11 @@ def optimise(
 
 def gradients(
     policy: Policy, optimizer: torch.optim.Optimizer, groups: Sequence[Group], advantages: Tensor, config: Train,
-    micro_batch: int,
+    micro_batch: int, loss_of: Callable | None = None,
 ) -> UpdateRecord:  # fmt: skip
     """Fill the gradients of one step; none where no completion has an advantage. Raises NonFinite, leaving none.
+
+    `loss_of(policy, batch, tokens, config)`: `policy_share`, or `likelihood_share`.
 
     `micro_batch`: completions per forward and backward pass; the sum is the same for every size, up to rounding, and
     for every number of processes, of which each takes its part of the groups (poc.parallel).
@@ -83,7 +85,7 @@ def gradients(
     def backward(part: slice) -> list[tuple[float, float, float]]:
         found = []
         for batch in batches(groups[part], advantages[part], micro_batch, policy, all_rows=config.kl > 0):
-            share = _loss(policy, batch, tokens, config)
+            share = (loss_of or policy_share)(policy, batch, tokens, config)
             share.loss.backward()
             found.append((share.loss.item(), share.clipped.item(), share.kl.item()))
         return found
@@ -108,7 +110,13 @@ def take_step(policy: Policy, optimizer: torch.optim.Optimizer) -> None:
         raise RunError("the weights are not finite after the step: lower train.learning_rate or train.max_grad_norm")
 
 
-def _loss(policy: Policy, batch: TokenBatch, tokens: int, config: Train):
+def likelihood_share(policy: Policy, batch: TokenBatch, tokens: int, config: Train) -> Loss:
+    """Of supervised fine-tuning: -sum of logp over all `tokens`; advantages, ratios and KL play no part."""
+    logp = token_logp(policy, batch, config.temperature)
+    return Loss(-logp.sum() / tokens, torch.zeros(()), torch.zeros(()))
+
+
+def policy_share(policy: Policy, batch: TokenBatch, tokens: int, config: Train) -> Loss:
     """The micro-batch's share of the step's loss."""
     start_logp = None
     if config.kl:

@@ -42,7 +42,9 @@ class Arm:
 
     @cached_property
     def rewards(self) -> tuple[str, ...]:
-        """The rewards with a weight at some step."""
+        """The rewards with a weight at some step; of `poc improve`, which pays none, what it learns from."""
+        if self.first.environment.get("kind") == "improve":
+            return ("own choices",)
         reward, config = self.first.config.get("reward"), self.first.config
         if not isinstance(reward, dict):
             return ()

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from poc.report import figures, words
+from poc.report import figures, solver_verifier, words
 from poc.report.arms import Arm, Judged
 from poc.report.charts import Style
 from poc.report.groups import Group, LabelStudy, grouped, label_studies, mixture
@@ -36,6 +36,7 @@ def context(judged: list[Judged], detailed: int) -> dict:
             for n, group in enumerate(groups)
             for i, study in enumerate(label_studies(group))
         ],
+        "gap": solver_verifier.section([run.gap for run in runs if run.gap]),
         "matrices": [_matrix(m, f"x{n}") for n, m in enumerate(carried)],
         "scale": _scale(judged),
         "dots": figures.dots(alone, styles),

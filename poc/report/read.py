@@ -16,12 +16,13 @@ from pydantic import ValidationError
 
 from poc.config import PilotConfig
 from poc.configfile import MAX_FILE_BYTES
+from poc.gap.curves import Curves, read_run
 from poc.records import InputError, Status
 from poc.statistics import Interval
 
 Values = dict[str, float]  # prompt key -> value of that prompt
 MAX_STEP = 2**31  # a larger number is no step: it would only stretch the charts
-OF_THE_GUARD = ("canary", "kept", "kept-canary")  # views that are no results of the run
+OF_THE_GUARD = ("canary", "kept", "kept-canary", "gap")  # views that are no results of the run
 MAX_VIEWS = 20  # levels and ways of asking; more is no pilot's folder
 UNREADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError, yaml.YAMLError)
 
@@ -73,7 +74,7 @@ class Run:
     started.
 
     `views`: what was measured beside the hold-out, by the name of its folder. `kept`: the hold-out at the checkpoint
-    that the guard went back to.
+    that the guard went back to. `gap`: solver and verifier, where they were measured.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Run:
     evaluations: tuple[Evaluation, ...] = ()
     views: dict[str, tuple[Evaluation, ...]] = field(default_factory=dict)
     kept: Evaluation | None = None
+    gap: Curves | None = None
     notes: tuple[str, ...] = ()
     label: str = ""
     seed: int = 0
@@ -152,6 +154,7 @@ def _read_run(folder: Path, source: str) -> Run:
         evaluations=_evaluations(folder / "evaluations", notes),
         views={name: found for name, found in views.items() if name not in OF_THE_GUARD},
         kept=kept[0] if kept else None,
+        gap=_attempt(folder, read_run, None, notes) if any(folder.glob("evaluations/gap/step-*.json")) else None,
         notes=tuple(notes),
         label=str(environment.get("arm") or folder.resolve().name),
         seed=environment.get("seed") if isinstance(environment.get("seed"), int) else 0,

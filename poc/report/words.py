@@ -31,6 +31,7 @@ REWARDS = {
     "format": "Pays answers that are marked the way the task asks for, right or wrong. No labels.",
     "knights_knaves": "Pays format and answer by the published rules for Knights and Knaves puzzles: most when all are "
     "named rightly, less than nothing for a badly formatted or wrong answer. Needs labels for training questions.",
+    "own choices": "No reward: the model is fine-tuned on the best of its own answers by its own judgement. No labels.",
     "random": "Pays by coin toss. It carries no information: whatever it moves is drift. This is the control.",
 }
 GLOSSARY = {
