@@ -1,6 +1,7 @@
 """What a run takes: how often each thing is computed, times what it takes on this machine. Pure: no clock, no torch.
 
-Sampling (poc.decode) at step t draws a token for n_t living rows; m_t of them go on, behind w_t columns of cache:
+Sampling (poc.decode) at step t draws a token for n_t rows, finished ones that have not left among them; m_t of them go
+on, behind w_t columns of cache:
 
     merge + passes * step + prompt tokens (padded) * prompt + sum over t of (step + n_t * row + m_t * w_t * column)
 
@@ -29,6 +30,7 @@ from typing import NamedTuple
 
 PREFILL = 4096  # prompt tokens of one forward pass of poc.decode, padding included; a single prompt may be longer
 ROOM = 64  # columns that a full cache grows by at once
+KEEP = 0.8  # finished rows leave together when no more than this share goes on
 WAIT = 4  # rows join where a quarter of them all has room
 STAGES = ("rollout", "update", "evaluate", "save")
 
@@ -151,16 +153,6 @@ def all_alike(drawn: int, size: int) -> float:
     return (drawn + 1) / (drawn + 1 + size)
 
 
-def living(lengths: Sequence[int]) -> list[int]:
-    """How many rows draw a token at each step, where all rows start together."""
-    ends = Counter(lengths)
-    rows, found = len(lengths), []
-    for t in range(1, max(lengths, default=0) + 1):
-        found.append(rows)
-        rows -= ends[t]
-    return found
-
-
 def sampling(prompts: Sequence[int], groups: Sequence[Sequence[int]], at_once: int, shares: bool = True) -> Sampling:
     """Counts of a call that writes completions of the lengths `groups[i]` to prompt i, `at_once` of them at most.
 
@@ -170,20 +162,21 @@ def sampling(prompts: Sequence[int], groups: Sequence[Sequence[int]], at_once: i
         groups = [[max(map(max, groups))] * len(group) for group in groups]
     waiting, copies = list(zip(prompts, groups, strict=True)), len(groups[0])
     found, moments, cache, ends = Sampling(), [(0, 0)], _Cache(), Counter()
-    t = rows = 0
-    while waiting or rows:
-        for chunk in _admitted(waiting, copies, at_once, rows):
+    t = rows = going = columns = 0
+    while waiting or going:
+        for chunk in _admitted(waiting, copies, at_once, going):
             width = max(prompt for prompt, _ in chunk)
             cache.join(chunk, t)
             ends.update(t + length for _, group in chunk for length in group)
-            rows += copies * len(chunk)
+            rows = going = going + copies * len(chunk)
+            columns = cache.columns(t)
             found = _prefilled(found, width * len(chunk) * (1 if shares else copies))
-        moments.append((rows, cache.columns(t)))
+        moments.append((rows, columns))
         t += 1
         found = found._replace(steps=found.steps + 1, rows=found.rows + rows)
-        if ends[t]:
-            rows, cache.room = rows - ends[t], 0
-        columns = cache.columns(t)
+        going, columns = going - ends[t], columns + 1
+        if ends[t] and going <= KEEP * rows:
+            rows, cache.room, columns = going, 0, cache.columns(t)
         moved = rows * cache.grow(columns)
         found = found._replace(cells=found.cells + rows * columns, moved=found.moved + moved)
     return found._replace(widest=max(moments, key=lambda moment: moment[0] * moment[1]))

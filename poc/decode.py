@@ -1,7 +1,10 @@
-"""Sampling at speed: a prompt is computed once, its cache is expanded to the rows that continue it, a finished row
-leaves, and waiting prompts take the place of those that left.
+"""Sampling at speed: a prompt is computed once, its cache is expanded to the rows that continue it, finished rows
+leave, and waiting prompts take the place of those that left.
 
     waiting prompts -> prefill -> rows -> draw -> rows that go on -> next token -> draw -> ...
+
+To leave copies what stays, so rows leave together: when a share 1 - KEEP of them has finished, when others join, or
+when a finished one would grow beyond the longest completion. Until then it is computed along and nobody looks at it.
 
 Rows are padded on the left, so that all of them end in the same column of the cache: a new token is one more column for
 everybody, and prompts that join are padded to the same width. Columns that are padding in every row are cut off when
@@ -17,23 +20,25 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
-from poc.cost import PREFILL, ROOM
+from poc.cost import KEEP, PREFILL, ROOM
 from poc.draw import Drawn, draw, head_logits, left_pad
 from poc.models import Policy
 
 
 class Rows:
-    """The completions that are being written. `index`: which of all completions each of the R rows is."""
+    """The completions that are being written. `index`: which of all completions each of the R rows is; `ages`: how many
+    tokens were drawn for it, those after its end included."""
 
     def __init__(self, index: list[int], mask: Tensor, hidden: Tensor, cache: DynamicCache) -> None:
         self.index, self.mask, self.hidden, self.cache = index, mask, hidden, cache  # mask [R, W], hidden [R, H]
+        self.ages = [0] * len(index)
 
     def keep(self, going: Tensor) -> None:
         """Only the rows where `going` [R] is true."""
         if going.all():
             return
         where = going.nonzero().squeeze(1)
-        self.index = [self.index[i] for i in where.tolist()]
+        self.index, self.ages = ([of[i] for i in where.tolist()] for of in (self.index, self.ages))
         self.mask, self.hidden = self.mask[where], self.hidden[where]
         self.cache.batch_select_indices(where)
         self._cut(int(self.mask.sum(-1).max()))
@@ -47,13 +52,14 @@ class Rows:
             ours.values = torch.cat([_padded(x.values, columns) for x in (ours, theirs)])
             _forget_room(ours, width)
         self.mask = torch.cat([torch.nn.functional.pad(x.mask, (width - x.mask.shape[1], 0)) for x in (self, other)])
-        self.index += other.index
+        self.index, self.ages = self.index + other.index, self.ages + other.ages
         self.hidden = torch.cat([self.hidden, other.hidden])
         self._cut(int(self.mask.sum(-1).max()))
 
     def go_on(self, policy: Policy, tokens: Tensor) -> None:
         """Compute the next hidden states from the rows' last tokens [R]."""
         self.mask = torch.nn.functional.pad(self.mask, (0, 1), value=1)
+        self.ages = [age + 1 for age in self.ages]
         positions = self.mask.sum(-1, keepdim=True) - 1
         hidden, self.cache = policy.body(
             tokens[:, None], self.mask, position_ids=positions, past_key_values=self.cache, use_cache=True
@@ -125,23 +131,41 @@ def decode(
     """
     drawn = [Drawn() for _ in range(len(uniform))]
     waiting = deque(enumerate(prompts))
-    stop = torch.tensor(sorted(policy.stop_ids), device=policy.device)
-    rows = None
+    most = uniform.shape[1]
+    rows, going = None, []  # of each row: whether its completion goes on
     while waiting or rows is not None:
-        for joined in _admitted(policy, waiting, copies, max_rows, 0 if rows is None else len(rows.index)):
-            if rows is None:
-                rows = joined
-            else:
-                rows.join(joined)
-        tokens = _draw_next(policy, rows, drawn, temperature, uniform)
-        lengths = torch.tensor([len(drawn[i].token_ids) for i in rows.index], device=policy.device)
-        going = ~torch.isin(tokens, stop) & (lengths < uniform.shape[1])
-        if not going.any():
-            rows = None
+        for joined in _admitted(policy, waiting, copies, max_rows, sum(going)):
+            rows, going = _joined(rows, going, joined)
+        tokens = _draw_next(policy, rows, going, drawn, temperature, uniform)
+        ended = [token in policy.stop_ids for token in tokens.tolist()]
+        going = [
+            on and not end and len(drawn[i].token_ids) < most
+            for on, end, i in zip(going, ended, rows.index, strict=True)
+        ]
+        if not any(going):
+            rows, going = None, []
             continue
-        rows.keep(going)
-        rows.go_on(policy, tokens[going])
+        if leaves(going, rows.ages, most):
+            kept = torch.tensor(going, device=policy.device)
+            rows.keep(kept)
+            tokens, going = tokens[kept], [True] * sum(going)
+        rows.go_on(policy, tokens)
     return drawn
+
+
+def leaves(going: Sequence[bool], ages: Sequence[int], most: int) -> bool:
+    """Whether the finished rows leave now. `ages`: before the token that was just drawn."""
+    outgrown = any(not on and age + 1 >= most for on, age in zip(going, ages, strict=True))
+    return outgrown or sum(going) <= KEEP * len(going)
+
+
+def _joined(rows: Rows | None, going: list[bool], new: Rows) -> tuple[Rows, list[bool]]:
+    """The rows that go on and the new ones."""
+    if rows is None:
+        return new, [True] * len(new.index)
+    rows.keep(torch.tensor(going, device=rows.mask.device))
+    rows.join(new)
+    return rows, [True] * len(rows.index)
 
 
 def _admitted(policy: Policy, waiting: deque, copies: int, max_rows: int, taken: int) -> Iterator[Rows]:
@@ -169,10 +193,13 @@ def prefilled(policy: Policy, numbers: Sequence[int], prompts: Sequence[Sequence
     return Rows(index, mask.repeat_interleave(copies, 0), hidden[:, -1].repeat_interleave(copies, 0), cache)
 
 
-def _draw_next(policy: Policy, rows: Rows, drawn: list[Drawn], temperature: float, uniform: Tensor) -> Tensor:
-    """Draw one token for each row, and note it with its statistics."""
-    at = [len(drawn[i].token_ids) for i in rows.index]
+def _draw_next(
+    policy: Policy, rows: Rows, going: list[bool], drawn: list[Drawn], temperature: float, uniform: Tensor
+) -> Tensor:  # fmt: skip
+    """Draw one token for each row, and note it with its statistics where the completion goes on."""
+    at = [min(len(drawn[i].token_ids), uniform.shape[1] - 1) for i in rows.index]
     tokens, stats = draw(head_logits(policy.head, rows.hidden), temperature, uniform[rows.index, at])
-    for i, *found in zip(rows.index, tokens.tolist(), *(x.tolist() for x in stats), strict=True):
-        drawn[i].add(*found)
+    for on, i, *found in zip(going, rows.index, tokens.tolist(), *(x.tolist() for x in stats), strict=True):
+        if on:
+            drawn[i].add(*found)
     return tokens

@@ -25,6 +25,7 @@ from typing import TypeVar
 from poc.records import InputError, RunError
 
 PATIENCE = timedelta(hours=2)  # for the slowest process; one that has ended is noticed at once
+MEETING = timedelta(minutes=5)  # until all have started
 FAILED = "an error"  # in the place of what was to be shared
 T, U = TypeVar("T"), TypeVar("U")
 
@@ -187,7 +188,8 @@ def _joined(size: int) -> World:
     if rank >= size:
         raise InputError(f"RANK={rank}, but WORLD_SIZE={size}: ranks go from 0 to {size - 1}")
     try:
-        torch.distributed.init_process_group("gloo", timeout=PATIENCE)
+        store, *_ = next(torch.distributed.rendezvous("env://", timeout=MEETING))
+        torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=PATIENCE)
     except (ValueError, RuntimeError) as error:  # a port that is none, or taken
         at = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         reason = " ".join(str(error).split())[:120]

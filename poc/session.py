@@ -106,7 +106,7 @@ class Session:
             return state, 0.0
         found, state = self._measured(state, self.gap)
         self.folder.log_evaluation(found, GAP)
-        return state, found["seconds"]
+        return state, found["took"]
 
     def _foresee(self, state: State, evaluations: Sequence[dict], gap: float) -> None:
         """What the run will take, reckoned once, from what its start is like; written down and said.

@@ -58,9 +58,10 @@ def measure(
 
     found = the_world().spread("gap", len(examples), look)
     rows = [question(group, scores, options) for group, scores in found]
+    took = time.perf_counter() - started
     return {
         "step": step, "temperature": TEMPERATURE, "samples": options.candidates, "verifier": kind,
-        "threshold": options.threshold, "seconds": time.perf_counter() - started, "summary": summary(rows, found),
+        "threshold": options.threshold, "seconds": took, "took": took, "summary": summary(rows, found),
         "questions": rows, "prompts": [],
     }  # fmt: skip
 

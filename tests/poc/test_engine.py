@@ -95,6 +95,22 @@ def test_prompts_are_computed_once_and_waiting_ones_join_before_the_rest_has_end
     assert any(b > a for a, b in zip(at_once, at_once[1:], strict=False)), (at_once, later)
 
 
+def test_finished_rows_leave_together_and_never_outgrow_the_longest():
+    assert not decode.leaves([True] * 9 + [False], [3] * 10, 20)
+    assert decode.leaves([True] * 8 + [False] * 2, [3] * 10, 20)
+    assert decode.leaves([True] * 9 + [False], [3] * 9 + [19], 20)
+    assert not decode.leaves([True] * 10, [18] * 10, 20)
+
+
+def test_a_finished_row_that_stays_changes_nothing(tiny_policy, monkeypatch):
+    """Whether rows leave at once or when all have finished: the same completions."""
+    found = []
+    for keep in (1.0, 0.0):
+        monkeypatch.setattr(decode, "KEEP", keep)
+        found.append([e.token_ids for e in drawn(tiny_policy, copies=4, max_rows=8)])
+    assert found[0] == found[1]
+
+
 def test_a_long_list_of_prompts_is_prefilled_a_part_at_a_time(tiny_policy, monkeypatch):
     monkeypatch.setattr(decode, "PREFILL", 13)
     expected = drawn(tiny_policy, max_rows=1000)

@@ -133,6 +133,13 @@ def test_recovery_of_the_equations_and_silence_elsewhere():
     assert sum(n for who, n in found["straight line"].items() if who.startswith("no forecast")) >= 18
 
 
+def test_the_table_of_recovery(tmp_path, capsys):
+    assert gap_recovery.main(["--draws", "3", "--out", str(tmp_path / "out.jsonl")]) == 0
+    record = json.loads((tmp_path / "out.jsonl").read_text())
+    assert sum(record["equations"]["won"].values()) == 3 and len(record["others"]) == 6
+    assert "median relative error" in capsys.readouterr().out
+
+
 def falling(rounds=T, noise=0.01, seed=0):
     random = np.random.default_rng(seed)
     clean = solution(0.5, 0.15, 1.0, 3.0, 40.0, 28.0).at(rounds)[:2]
