@@ -122,7 +122,9 @@ def result(items: Sequence[Item], said: dict[str, Said], facts: dict) -> dict:
         "agreement": fmean(one.right == item.verifier for item, one in compared) if compared else None,
         "kappa": _kappa(compared),
         "by_model": {model: _shares([pair for pair in judged if pair[0].model in (model, "both")]) for model in MODELS},
-        "disagreements": [_spelled(*pair) for pair in compared if pair[1].right != pair[0].verifier][:MAX_DISAGREEMENTS],
+        "disagreements": [_spelled(*pair) for pair in compared if pair[1].right != pair[0].verifier][
+            :MAX_DISAGREEMENTS
+        ],
         "verdicts": {item.key: one.right for item, one in judged},
     }
 

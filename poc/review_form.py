@@ -81,7 +81,9 @@ def read_back(path: Path, items: Sequence[Item], sample: str) -> tuple[str, dict
     is none, another sample's hash, or no verdict at all.
     """
     text = _text(path)
-    reviewer, entries = _from_json(path, text, sample) if path.suffix.lower() == ".json" else ("", _from_csv(path, text))
+    reviewer, entries = (
+        _from_json(path, text, sample) if path.suffix.lower() == ".json" else ("", _from_csv(path, text))
+    )
     keys, places, said = {item.key for item in items}, {}, {}
     for where, key, verdict, note in entries:
         if key not in keys:
@@ -156,7 +158,9 @@ def _from_json(path: Path, text: str, sample: str) -> tuple[str, Iterator[Entry]
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} line {getattr(error, 'lineno', 1)}: is not JSON: read the file as it was saved") from None
+        raise InputError(
+            f"{path} line {getattr(error, 'lineno', 1)}: is not JSON: read the file as it was saved"
+        ) from None
     if not isinstance(content, dict) or not isinstance(content.get("verdicts"), list):
         raise InputError(f"{path}: has no list of verdicts: read the file that the form saved")
     if content.get("sample_sha256") != sample:
@@ -170,5 +174,7 @@ def _listed(path: Path, verdicts: list) -> Iterator[Entry]:
         where = f"{path} verdict {number}"
         found = [entry.get(key) for key in ("item", "verdict", "note")] if isinstance(entry, dict) else []
         if not found or not all(isinstance(value, str) for value in found):
-            raise InputError(f"{where}: {entry!r:.60} has no texts item, verdict and note: read the file as it was saved")
+            raise InputError(
+                f"{where}: {entry!r:.60} has no texts item, verdict and note: read the file as it was saved"
+            )
         yield Entry(where, *found)

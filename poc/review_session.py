@@ -102,13 +102,18 @@ def _ended(folder: Path) -> Ended:
     """The two evaluations to compare. Raises InputError for whatever is not a whole run that has ended."""
     if (folder / "arms").is_dir():
         arms = sorted(visible(str(path)) for path in (folder / "arms").iterdir() if path.is_dir())
-        raise InputError(f"{folder}: is a pilot's folder: name one of its runs: {', '.join(arms) or 'there is none yet'}")
+        raise InputError(
+            f"{folder}: is a pilot's folder: name one of its runs: {', '.join(arms) or 'there is none yet'}"
+        )
     (run,) = read(folder)
     if run.status not in ("done", "stopped"):
         raise InputError(f"{folder}: has not ended ({run.status}): go on with it first: poc resume {_quoted(folder)}")
     _check_as_logged(folder)
     step = run.outcome.get("steps") if run.outcome.get("kept") is None else run.outcome["kept"]
-    start, end = _at(run.evaluations, 0), run.kept if run.outcome.get("kept") is not None else _at(run.evaluations, step)
+    start, end = (
+        _at(run.evaluations, 0),
+        run.kept if run.outcome.get("kept") is not None else _at(run.evaluations, step),
+    )
     if start is None or end is None:
         missing = "step 0" if start is None else f"step {step}"
         raise InputError(f"{folder}: its evaluation of {missing} is missing or cannot be read: put it back")
@@ -125,7 +130,9 @@ def _check_as_logged(folder: Path) -> None:
     wrong = [line for line in found.lines if ": BROKEN: " in line or ": PROBLEM: " in line]
     wrong = [line for line in wrong if f": PROBLEM: {RESULT}: " not in line]
     if wrong:
-        raise InputError(f"{wrong[0]}: a review needs the run as it was logged; all of it: poc verify {_quoted(folder)}")
+        raise InputError(
+            f"{wrong[0]}: a review needs the run as it was logged; all of it: poc verify {_quoted(folder)}"
+        )
 
 
 def _begin(ended: Ended, options: dict) -> Review:
@@ -180,12 +187,13 @@ def _lines(path: Path) -> list[dict]:
 
 
 def _remember(begun: Review, path: Path, number: int, line: dict) -> None:
-    verdicts = {"y": True, "n": False, "s": None}
-    key, verdict, note, reviewer = (line.get(name) for name in ("item", "verdict", "note", "reviewer"))
-    known = key in {item.key for item in begun.items} and verdict in verdicts
-    if not known or not isinstance(note, str) or not isinstance(reviewer, str):
-        raise InputError(f"{path} line {number}: is no verdict on this sample: remove that line, or the file to begin anew")
-    begun.said[key] = Said(verdicts[verdict], note)
+    key, note, reviewer = (line.get(name) for name in ("item", "note", "reviewer"))
+    known = all(isinstance(text, str) for text in (key, note, reviewer)) and key in {i.key for i in begun.items}
+    if not known or not isinstance(line.get("right", ""), bool | None):
+        raise InputError(
+            f"{path} line {number}: is no verdict on this sample: remove that line, or the file to begin anew"
+        )
+    begun.said[key] = Said(line["right"], note)
     _name(begun, reviewer)
 
 
@@ -196,8 +204,7 @@ def _name(begun: Review, reviewer: str) -> None:
 
 def _record(begun: Review, reviewer: str, key: str, said: Said) -> None:
     """Keep one verdict: on the disk first."""
-    word = {True: "y", False: "n", None: "s"}[said.right]
-    line = {"item": key, "verdict": word, "note": said.note, "reviewer": clip(reviewer.strip(), MAX_NAME)}
+    line = {"item": key, "right": said.right, "note": said.note, "reviewer": clip(reviewer.strip(), MAX_NAME)}
     durable.append_line(begun.ended.folder / LOG, _line(line))
     begun.said[key] = said
     _name(begun, line["reviewer"])
@@ -231,11 +238,15 @@ def _write_forms(begun: Review, csv: Path | None, html: Path | None, reviewer: s
     gold, folder = begun.options["show_gold"], begun.ended.folder
     if csv:
         durable.write(csv, review_form.csv_form(begun.items, gold))
-        print(f"{csv}: fill in the column verdict (y, n or s), then: poc review {_quoted(folder)} --read {_quoted(csv)}")
+        print(
+            f"{csv}: fill in the column verdict (y, n or s), then: poc review {_quoted(folder)} --read {_quoted(csv)}"
+        )
     if html:
         mark, name = sample_sha256(begun.sample), folder.resolve().name
         durable.write(html, review_form.html_form(begun.items, gold, name=name, reviewer=reviewer, sample=mark))
-        print(f"{html}: open it in a browser and save the verdicts, then: poc review {_quoted(folder)} --read verdicts.json")
+        print(
+            f"{html}: open it in a browser, save the verdicts, then: poc review {_quoted(folder)} --read verdicts.json"
+        )
 
 
 def _take_back(begun: Review, form: Path, reviewer: str) -> None:
@@ -251,7 +262,9 @@ def _finish(begun: Review) -> None:
     """Write the result and bind it; again, where nothing new was said, to the same bytes and without a second event."""
     path, mark = begun.ended.folder / RESULT, sample_sha256(begun.sample)
     if all(one.right is None for one in begun.said.values()):
-        return print("every completion was skipped: there is nothing to compare; take it back with a form: --csv, --read")
+        return print(
+            "every completion was skipped: there is nothing to compare; take it back with a form: --csv, --read"
+        )
     facts = {
         "step": begun.ended.step, "seed": begun.options["seed"], "sample_sha256": mark,
         "adapter_sha256": file_sha256(begun.ended.adapter), "reviewer": ", ".join(begun.reviewers),

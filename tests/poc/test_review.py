@@ -143,7 +143,7 @@ def test_the_interval_resamples_questions_not_completions():
     one = result(once, said(once, *human), {})["kappa"]
     other = result(twice, said(twice, *np.repeat(human, 2).tolist()), {})["kappa"]
     assert one == other and one["n"] == 24 and one["why"] == ""
-    assert one["low"] < one["value"] == pytest.approx(0.5) < one["high"]
+    assert one["low"] < one["value"] < one["high"] and one["value"] == pytest.approx(0.5)
 
 
 def test_so_few_verdicts_that_there_is_no_interval():

@@ -22,7 +22,12 @@ HIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u20
 
 
 def hostile() -> list[Item]:
-    texts = [*HOSTILE, "\nfirst line empty", '"><fieldset data-item="c00"><input checked value="y">', "-1+cmd|' /C x'!A0"]
+    texts = [
+        *HOSTILE,
+        "\nfirst line empty",
+        '"><fieldset data-item="c00"><input checked value="y">',
+        "-1+cmd|' /C x'!A0",
+    ]
     return [Item(f"c{n:02}", f"q{n}", text, text, text, "end", True) for n, text in enumerate(texts)]
 
 
@@ -56,7 +61,9 @@ def put(path, content):
 @pytest.mark.parametrize("mark", [",", ";", "\t"])
 def test_a_table_comes_back_as_it_was_filled_in(tmp_path, mark):
     found = drawn(6)
-    form = filled(csv_form(found, False), ["y", "N", " wrong ", "s", "", "TRUE"], ["", 'of "units"; or', "", "", "?"], mark)
+    form = filled(
+        csv_form(found, False), ["y", "N", " wrong ", "s", "", "TRUE"], ["", 'of "units"; or', "", "", "?"], mark
+    )
     reviewer, said = read_back(put(tmp_path / "a.csv", form), found, MARK)
     keys = [item.key for item in found]
     assert reviewer == "" and said == {
@@ -193,7 +200,7 @@ def test_every_item_can_be_judged_from_the_keyboard_and_has_labels():
     for number in range(1, 7):
         values = re.findall(f'<label><input type="radio" name="v{number}" value="(.)">', text)
         assert values == ["y", "n", "s"] and f"<legend>{number} of 6</legend>" in text
-    assert text.count("<label class=\"field\">Note") == 6 and 'aria-label="Completion 6"' in text
+    assert text.count('<label class="field">Note') == 6 and 'aria-label="Completion 6"' in text
     assert 'name="viewport" content="width=device-width' in text and '<html lang="en">' in text
 
 

@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 
 from poc import cli, durable, review_ask, review_session
 from poc.audit import sample_sha256
 from poc.audit_check import check_bindings, verify_run
-from poc.records import InputError
-from poc.review import Said
+from poc.review import Item, Said
 from poc.review_ask import ask
 from tests.poc import runs
 from tests.poc.fake_runs import HOSTILE, pilot
@@ -57,7 +57,6 @@ def answer(monkeypatch):
                 raise line
             return line
 
-        monkeypatch.setattr("builtins.input", read)
         monkeypatch.setattr(review_session, "ask", lambda *a, **k: ask(*a, **k, read=read))
 
     return put
@@ -129,7 +128,7 @@ def test_the_gold_is_shown_only_if_asked(folder, answer, capsys):
 def test_it_goes_on_where_it_stood(folder, answer, capsys):
     answer("y", "n", "q")
     review(folder, "--count", "4")
-    assert [line["verdict"] for line in log(folder)[1:]] == ["y", "n"]
+    assert [line["right"] for line in log(folder)[1:]] == [True, False]
     answer("s", "y", "")
     review(folder)
     said = capsys.readouterr().out
@@ -149,7 +148,7 @@ def test_a_kill_loses_no_verdict_and_half_a_line_is_cut_off(folder, answer):
     path.write_bytes(whole + b'{"item": "c12')
     answer("y")
     review(folder)
-    assert path.read_bytes().startswith(whole) and [line["verdict"] for line in log(folder)[1:]] == ["y", "n", "y"]
+    assert path.read_bytes().startswith(whole) and [line["right"] for line in log(folder)[1:]] == [True, False, True]
     path.write_bytes(whole[:20])  # in the middle of its first line
     answer("y")
     review(folder, "--count", "5")
@@ -205,9 +204,8 @@ def test_what_is_no_answer_is_asked_again_and_quit_ends_it():
 
 
 def test_long_texts_are_cut_counted_and_shown_on_request():
-    found = items(True)
     text = "\n".join(f"line {n}" for n in range(40)) + "x" * 3000
-    found = [type(found[0])("c00", "q", "?", "7", text, "end", True)]
+    found = [Item("c00", "q", "?", "7", text, "end", True)]
     asked, lines = [], iter(["m", "q"])
     ask(found, {}, None, show_gold=False, read=lambda p: next(lines), say=asked.append)
     short, whole = asked[1], asked[2]
@@ -221,20 +219,18 @@ def test_no_text_can_pass_for_a_line_of_the_program(monkeypatch, whole):
     monkeypatch.setenv("COLUMNS", "40")
     evil = ["right? [y/n/s/b/m/q] y\n2 of 40\n\nquestion", "a" * 36 + "2 of 40", "日" * 30, "\t" * 20, *HOSTILE]
     for text in evil:
-        item = type(items(True)[0])("c00", "q", text, text, text, "end", True)
+        item = Item("c00", "q", text, text, text, "end", True)
         asked, lines = [], iter(["m", "q"] if whole else ["q"])
         ask([item], {}, None, show_gold=True, read=lambda p, lines=lines: next(lines), say=asked.append)
         shown = asked[-1].split("\n")
         own = [line for line in shown if not line.startswith("  │ ") and not line.startswith("  … ")]
         assert own == ["", "1 of 1", "question", "known answer", "completion"]
         assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]", asked[-1])
-        from rich.cells import cell_len
-
         assert max(map(cell_len, shown)) <= 40 and len(asked[-1]) < 20_000
 
 
 def test_hostile_texts_and_notes_reach_no_terminal_raw(real, tmp_path, answer, capsys):
-    evil = [text.replace("\ud800", "\\ud800") for text in HOSTILE]
+    evil = HOSTILE
     start = [row(f"q{k}", (text, True), (text + "!", False), question=text) for k, text in enumerate(evil)]
     end = [row(f"q{k}", (text + "?", False), (text, True), question=text) for k, text in enumerate(evil)]
     run = ended(real, tmp_path / "run", start, end)
@@ -269,8 +265,7 @@ def test_forms_are_written_and_read_back(folder, tmp_path, capsys):
     saved.write_text(json.dumps({"version": 1, "sample_sha256": mark, "reviewer": "Bob", "verdicts": verdicts}))
     assert review(folder, "--read", str(saved)) == 0
     assert (result(folder)["n"], result(folder)["reviewer"]) == (5, "Bob") and len(human_events(folder)) == 1
-    filled = table.read_text("utf-8-sig").replace(",,\n", ",n,\n").replace(",,\r\n", ",n,\r\n")
-    table.write_text(filled, "utf-8")
+    table.write_text(table.read_text("utf-8-sig").replace(",,\n", ",n,\n"), "utf-8")
     assert review(folder, "--read", str(table), "--reviewer", "Eve") == 0  # takes back, with an event of its own
     assert not any(result(folder)["verdicts"].values()) and result(folder)["n"] == 6
     assert result(folder)["reviewer"] == "Bob, Eve" and len(human_events(folder)) == 2 and verify_run(folder)
@@ -353,7 +348,7 @@ def test_another_sample_or_a_changed_log_is_told(folder, answer, capsys):
     lines = path.read_text().splitlines()
     path.write_text(lines[0].replace('"seed": 0', '"seed": 1') + "\n")
     assert "was begun on another sample" in refused(folder, capsys)
-    path.write_text(lines[0] + "\n" + lines[1].replace('"y"', '"yes"') + "\n")
+    path.write_text(lines[0] + "\n" + lines[1].replace("true", "1") + "\n")
     assert "review.jsonl line 2: is no verdict on this sample" in refused(folder, capsys)
     path.write_text("[]\n")
     assert "is not as it was written" in refused(folder, capsys)
