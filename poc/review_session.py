@@ -1,6 +1,6 @@
 """`poc review RUN`: the review of one run folder, from the first look to the result.
 
-    review.jsonl    how the sample was drawn, then a line a verdict, on the disk as it is given; of two the last counts
+    review.jsonl    the verdicts as they are given (poc.review_log)
     review.json     the result, once every item is answered or a form was read back (poc.review.result)
 
 An interrupted review goes on where it stood: the sample is drawn again, the same, and its hash compared. The result is
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from poc import audit_verify as chain
-from poc import durable, review_form, runfolder
+from poc import durable, review_form, review_log, runfolder
 from poc.audit import FILE, Audit, file_sha256, human_verdict, sample_sha256
 from poc.audit_check import verify_run
 from poc.records import InputError
@@ -26,8 +26,7 @@ from poc.review import Item, Said, draw, result, sample, sentence
 from poc.review_ask import ask
 from poc.text import clip, visible
 
-LOG, RESULT = "review.jsonl", "review.json"
-DEFAULTS = {"count": 40, "seed": 0, "show_gold": False}
+RESULT = "review.json"
 ADAPTER = "adapter_model.safetensors"
 MAX_NAME = 200  # characters of a reviewer's name
 ENRICHED = "The sample takes disagreements first: its shares say little about the whole hold-out."
@@ -50,7 +49,7 @@ class Review(NamedTuple):
     """A review that was begun: its sample and what was said of it so far."""
 
     ended: Ended
-    options: dict  # as DEFAULTS
+    options: dict  # as review_log.DEFAULTS
     items: list[Item]
     said: dict[str, Said]
     reviewers: list[str]
@@ -66,15 +65,15 @@ def review(
 ) -> None:  # fmt: skip
     """Ask in the terminal, or write forms, or read one (`form`) back; print and write the result where it is complete.
 
-    `options`: those of DEFAULTS that the user chose, None for the others. Raises InputError, having written nothing,
-    for a folder that is no ended run, options other than those the review was begun with, or a form that is wrong.
+    `options`: those of review_log.DEFAULTS that the user chose, None for the others. Raises InputError, having written
+    nothing, for a folder that is no ended run, other options than those it was begun with, or a form that is wrong.
     """
     targets = {"--csv": csv, "--html": html}
     _check_targets(targets, form)
     ended = _ended(folder)
     held = runfolder.lock(folder)
     try:
-        if form and not (folder / LOG).is_file():
+        if form and not (folder / review_log.FILE).is_file():
             raise InputError(f"--read {form}: no review of {folder} was begun: write the form with --csv or --html")
         begun = _begin(ended, options)
         if form:
@@ -109,11 +108,9 @@ def _ended(folder: Path) -> Ended:
     if run.status not in ("done", "stopped"):
         raise InputError(f"{folder}: has not ended ({run.status}): go on with it first: poc resume {_quoted(folder)}")
     _check_as_logged(folder)
-    step = run.outcome.get("steps") if run.outcome.get("kept") is None else run.outcome["kept"]
-    start, end = (
-        _at(run.evaluations, 0),
-        run.kept if run.outcome.get("kept") is not None else _at(run.evaluations, step),
-    )
+    kept, steps = run.outcome.get("kept"), run.outcome.get("steps")
+    step = steps if kept is None else kept
+    start, end = _at(run.evaluations, 0), _at(run.evaluations, steps) if kept is None else run.kept
     if start is None or end is None:
         missing = "step 0" if start is None else f"step {step}"
         raise InputError(f"{folder}: its evaluation of {missing} is missing or cannot be read: put it back")
@@ -137,82 +134,24 @@ def _check_as_logged(folder: Path) -> None:
 
 def _begin(ended: Ended, options: dict) -> Review:
     """A new review, or the one that was begun with the same options."""
-    path = ended.folder / LOG
-    lines = _lines(path)
-    chosen = _settled(path, options, lines[0] if lines else None)
+    path = ended.folder / review_log.FILE
+    lines = review_log.read(path)
+    chosen = review_log.settled(path, lines, options)
     items = draw(ended.start, ended.end, chosen["count"], chosen["seed"])
     if not items:
         raise InputError(f"{ended.folder}: its first and last evaluation have no question in common: nothing to review")
-    begun = Review(ended, chosen, items, {}, [])
-    mark = sample_sha256(begun.sample)
-    if not lines:
-        durable.write(path, _line({"version": 1, **chosen, "sample_sha256": mark}) + b"\n")
-    elif lines[0]["sample_sha256"] != mark:
-        raise InputError(f"{path}: was begun on another sample (other evaluations or kit): remove it to begin anew")
-    for number, line in enumerate(lines[1:], 2):
-        _remember(begun, path, number, line)
+    begun = Review(ended, chosen, items, *review_log.verdicts(path, lines, {item.key for item in items}))
+    review_log.begin(path, lines, chosen, sample_sha256(begun.sample))
     return begun
-
-
-def _settled(path: Path, options: dict, header: dict | None) -> dict:
-    """The options of this review: those it was begun with, else those given, else the defaults."""
-    given = {name: value for name, value in options.items() if value is not None}
-    if header is None:
-        return DEFAULTS | given
-    if any(type(header.get(name)) is not type(value) for name, value in (DEFAULTS | {"sample_sha256": ""}).items()):
-        raise InputError(f"{path} line 1: is not how a review begins: remove the file to begin anew")
-    for name, value in given.items():
-        if header[name] != value:
-            raise InputError(
-                f"--{name.replace('_', '-')}: this review was begun with {name} {header[name]}, not {value}: leave the "
-                f"option out, or remove {path} to begin anew"
-            )
-    return {name: header[name] for name in DEFAULTS}
-
-
-def _lines(path: Path) -> list[dict]:
-    """What was written so far; half a last line, which a kill left, is taken out."""
-    if not path.is_file():
-        return []
-    whole, _, torn = path.read_bytes().rpartition(b"\n")
-    if torn:
-        durable.write(path, whole + b"\n" if whole else b"")
-    try:
-        found = [json.loads(line) for line in whole.split(b"\n")] if whole else []
-    except (ValueError, RecursionError):
-        found = [None]
-    if not all(isinstance(line, dict) for line in found):
-        raise InputError(f"{path}: is not as it was written: remove it to begin anew")
-    return found
-
-
-def _remember(begun: Review, path: Path, number: int, line: dict) -> None:
-    key, note, reviewer = (line.get(name) for name in ("item", "note", "reviewer"))
-    known = all(isinstance(text, str) for text in (key, note, reviewer)) and key in {i.key for i in begun.items}
-    if not known or not isinstance(line.get("right", ""), bool | None):
-        raise InputError(
-            f"{path} line {number}: is no verdict on this sample: remove that line, or the file to begin anew"
-        )
-    begun.said[key] = Said(line["right"], note)
-    _name(begun, reviewer)
-
-
-def _name(begun: Review, reviewer: str) -> None:
-    if reviewer and reviewer not in begun.reviewers:
-        begun.reviewers.append(reviewer)
 
 
 def _record(begun: Review, reviewer: str, key: str, said: Said) -> None:
     """Keep one verdict: on the disk first."""
-    line = {"item": key, "right": said.right, "note": said.note, "reviewer": clip(reviewer.strip(), MAX_NAME)}
-    durable.append_line(begun.ended.folder / LOG, _line(line))
+    reviewer = clip(reviewer.strip(), MAX_NAME)
+    review_log.append(begun.ended.folder / review_log.FILE, key, said, reviewer)
     begun.said[key] = said
-    _name(begun, line["reviewer"])
-
-
-def _line(content: dict) -> bytes:
-    """ASCII: a text may hold what is no character (a lone surrogate)."""
-    return json.dumps(content, allow_nan=False).encode("ascii")
+    if reviewer and reviewer not in begun.reviewers:
+        begun.reviewers.append(reviewer)
 
 
 def _ask(begun: Review, reviewer: str) -> bool:
