@@ -17,7 +17,7 @@ setup(
     packages=[*find_packages(include=["poc", "poc.*"]), "vocab_kernels"],
     package_dir={"vocab_kernels": "kernels/vocab_kernels"},
     package_data={
-        "poc": ["configs/*.yaml"],
+        "poc": ["configs/*.yaml", "*.j2"],
         "poc.graduate": ["trl/*", "trl/accelerate_configs/*"],
         "poc.lab": ["*/*.json", "*/*.jinja", "*/*.safetensors", "*/README.md"],
         "poc.report": ["*.html", "*.css", "*.j2"],

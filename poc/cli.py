@@ -271,6 +271,24 @@ def graduate(
 
 
 @app.command()
+def review(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run that has ended.")],
+    count: Annotated[int | None, typer.Option("--count", min=1, max=1000, help="Completions; 40 by default.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of the sample; 0 by default.")] = None,
+    show_gold: Annotated[bool | None, typer.Option("--show-gold", help="Show the known answers.")] = None,
+    reviewer: Annotated[str, typer.Option("--reviewer", help="Your name, for the record.")] = "",
+    csv: Annotated[Path | None, typer.Option("--csv", help="Write a table to fill in instead of asking.")] = None,
+    html: Annotated[Path | None, typer.Option("--html", help="Write an offline page to fill in.")] = None,
+    read: Annotated[Path | None, typer.Option("--read", help="Read a filled-in table or saved verdicts back.")] = None,
+) -> None:  # fmt: skip
+    """Judge a blind sample of a run's completions yourself: how far do you and the verifier agree?"""
+    from poc.review_session import review as judge
+
+    options = {"count": count, "seed": seed, "show_gold": show_gold}
+    judge(run, options, reviewer=reviewer, csv=csv, html=html, form=read)
+
+
+@app.command()
 def doctor() -> None:
     """What this machine has: sandbox, versions, GPU, memory, disk."""
     from poc.doctor import show
