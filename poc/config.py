@@ -307,12 +307,13 @@ class Cost(Section):
     @model_validator(mode="after")
     def _check(self):
         if (self.watts is None) != (self.tariff is None):
-            raise ValueError(f"watts = {self.watts} and tariff = {self.tariff}: power costs need both: set or drop both")
+            raise ValueError(f"watts = {self.watts} and tariff = {self.tariff}: power costs take both")
         return self
 
 
 class _Common(Section):
     quantization: Literal["nf4", "none"] | None = None  # None: nf4 on CUDA, none on the CPU
+    tracker: Literal["none", "tensorboard", "trackio", "wandb"] = "none"  # where numbers go as well (poc.tracker)
     data: Data = Data()
     prompt: Prompt = Prompt()
     lora: Lora = Lora()
