@@ -15,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
+from poc.parallel import the_world
 from poc.records import InputError, StepRecord
 from poc.text import clip, visible
 
@@ -91,25 +92,28 @@ class Tracker:
 
 
 def check(name: str) -> None:
-    """InputError where the package is missing, or where it would stop to ask who the user is."""
+    """InputError where the package is missing. Who has to log in is asked here, before anything heavy loads."""
     if name == "none":
         return
     try:
         metadata.version(name)
     except metadata.PackageNotFoundError:
-        raise InputError(
-            f"tracker = {name!r}: is not installed here: pip install {name}, or leave tracker out"
-        ) from None
-    if name == "wandb" and os.environ.get("WANDB_MODE", "online") in ("online", "shared") and not _wandb_login():
-        raise InputError(
-            "tracker = 'wandb': nobody is logged in: wandb login, or WANDB_MODE=offline to keep it on this machine"
-        )
+        raise InputError(f"tracker = {name!r}: is not installed: pip install {name}, or leave tracker out") from None
+    if name == "wandb" and os.environ.get("WANDB_MODE", "online") == "online" and the_world().is_writer:
+        _login()
 
 
-def _wandb_login() -> bool:
+def _login() -> None:
     import wandb
 
-    return bool(os.environ.get("WANDB_API_KEY") or wandb.Api.api_key)
+    try:
+        known, why = wandb.login(), ""
+    except Exception as error:  # no terminal to ask in, a key that is none
+        known, why = False, f" ({visible(clip(' '.join(str(error).split()), 100))})"
+    if not known:
+        raise InputError(
+            f"tracker = 'wandb': nobody is logged in{why}: wandb login, or WANDB_MODE=offline to keep it here"
+        )
 
 
 def _tensorboard(run: Run) -> Sink:
@@ -130,7 +134,7 @@ def _trackio(run: Run) -> Sink:
 
     opened = trackio.init(
         project=PROJECT, name=f"{run.folder.name}-{run.id[:8]}", group=run.group, resume="allow", private=True,
-        embed=False, auto_log_gpu=False,
+        embed=False, auto_log_gpu=False, auto_log_cpu=False,
     )  # fmt: skip
     return Sink(
         lambda step, found: opened.log(found, step=step),
@@ -142,10 +146,13 @@ def _trackio(run: Run) -> Sink:
 def _wandb(run: Run) -> Sink:
     import wandb
 
-    private = wandb.Settings(console="off", save_code=False, disable_git=True)
+    nothing_else = wandb.Settings(
+        console="off", save_code=False, disable_git=True, x_disable_meta=True, x_disable_stats=True,
+        x_disable_machine_info=True, x_save_requirements=False,
+    )  # fmt: skip
     opened = wandb.init(
         project=PROJECT, name=run.folder.name, group=run.group, id=run.id, resume="allow", dir=str(run.folder),
-        settings=private,
+        settings=nothing_else,
     )  # fmt: skip
     opened.define_metric("*", step_metric="step")  # its own counter only goes up, ours goes back at a resume
     return Sink(

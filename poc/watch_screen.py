@@ -27,7 +27,7 @@ DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))  # bit of the do
 CURVES = ("reward", "entropy", "length", "hold-out accuracy", "hold-out entropy", "canary accuracy", "canary entropy")
 GAP = 2  # characters between two curves
 CURVE_HEIGHT = 3
-NARROWEST = 34  # a curve's characters, below which there is a column less
+NARROWEST = 38  # a curve's characters, below which there is a column less
 BESIDE = 22  # lines of a pilot's screen that its table of arms has to leave free
 FEWEST, DECISIONS = 4, 3
 SILENT = 120  # seconds without a word that are pointed out, if steps do not take as long
@@ -241,7 +241,8 @@ def _judged(name: str, found: Completion) -> str:
 
 
 def _figure(value: float) -> str:
-    return f"{value:.4g}"
+    size = abs(value)
+    return f"{value:.3f}" if size < 10 else f"{value:.1f}" if size < 10_000 else f"{value:.3g}"
 
 
 def _line(text: str, limit: int) -> str:

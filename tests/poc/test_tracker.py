@@ -1,6 +1,8 @@
 """Numbers in a tracker: the right ones at the right step, no text of a model, and never the end of a run."""
 
 import json
+import os
+import sqlite3
 import sys
 from importlib import metadata
 from types import ModuleType, SimpleNamespace
@@ -151,9 +153,10 @@ def test_every_tracker_that_may_be_named_can_be_opened():
         assert RunConfig(tracker=name).tracker == name
 
 
-def test_wandb_is_refused_where_it_would_ask_who_the_user_is(monkeypatch):
+@pytest.mark.parametrize("login", [lambda: False, lambda: 1 / 0])
+def test_wandb_is_refused_where_nobody_is_logged_in(monkeypatch, login):
     monkeypatch.setattr(tracker, "metadata", packages(lambda name: "1"))
-    monkeypatch.setattr(tracker, "_wandb_login", lambda: False)
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(login=login))
     monkeypatch.delenv("WANDB_MODE", raising=False)
     with pytest.raises(InputError, match="WANDB_MODE=offline"):
         tracker.check("wandb")
@@ -207,9 +210,35 @@ def test_tensorboard_shows_every_step_once_after_a_resume(tmp_path):
     assert note == "kl (warn): 1.2 nats \\x1b[31m" and visible(note) == note
 
 
-def test_what_libraries_report_to_their_makers_is_off_unless_the_user_says_otherwise(monkeypatch, capsys):
-    import os
+def test_the_real_trackio_gets_numbers_and_nothing_of_the_machine(tmp_path, monkeypatch):
+    pytest.importorskip("trackio")
+    monkeypatch.setattr("trackio.sqlite_storage.TRACKIO_DIR", tmp_path / "kept")
+    for step in (0, 3):
+        followed = Tracker("trackio", Run(tmp_path / "pilot" / "arms" / "arm", "0123456789", step), pytest.fail)
+        followed.evaluation(EVALUATION)
+        followed.decision(DECISION)
+        followed.close()
+    database = sqlite3.connect(next((tmp_path / "kept").glob("*.db")))
+    rows = database.execute("select run_name, step, metrics from metrics").fetchall()
+    assert {(name, step, json.loads(found).popitem()) for name, step, found in rows} == {
+        ("arm-01234567", 4, ("holdout/accuracy", 0.5)), ("arm-01234567", 4, ("guard", "kl (warn): 1.2 nats \\x1b[31m")),
+    }  # fmt: skip
+    assert database.execute("select count(*) from system_metrics").fetchone() == (0,)
 
+
+def test_the_real_wandb_keeps_numbers_and_nothing_of_the_machine(tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    followed = Tracker("wandb", Run(tmp_path, "0123456789abcdef", 3), pytest.fail)
+    followed.evaluation(EVALUATION)
+    followed.close()
+    (kept,) = (tmp_path / "wandb").glob("offline-run-*-0123456789abcdef/*.wandb")
+    assert b"holdout/accuracy" in kept.read_bytes() and sys.executable.encode() not in kept.read_bytes()
+    assert not list((tmp_path / "wandb").rglob("requirements.txt")) and not list(tmp_path.rglob("*metadata.json"))
+
+
+def test_what_libraries_report_to_their_makers_is_off_unless_the_user_says_otherwise(monkeypatch, capsys):
     for name in tracker.TELEMETRY_OFF:
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)

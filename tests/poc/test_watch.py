@@ -122,7 +122,7 @@ def test_a_run_that_goes_on(tmp_path, hold):
         "6 of 20 steps",
         "about 42 s left",
         "200 tokens/s",
-        "hold-out accuracy 0.3",
+        "hold-out accuracy 0.300",
         "guard: nothing",
     ):
         assert part in text, part
