@@ -1,5 +1,6 @@
 """`poc watch`: what it reads from a folder that somebody else is writing, and what of it reaches the terminal."""
 
+import fcntl
 import io
 import json
 import sys
@@ -252,6 +253,14 @@ def test_looking_changes_nothing_and_keeps_no_lock(tmp_path):
     assert {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.iterdir()} == before
     with FileLock(folder / ".lock").acquire(timeout=0):
         pass
+
+
+def test_another_watcher_is_not_taken_for_the_process_that_trains(tmp_path):
+    folder = write_run(tmp_path / "run")
+    (folder / ".lock").write_bytes(b"")
+    with (folder / ".lock").open() as other:
+        fcntl.flock(other, fcntl.LOCK_SH)
+        assert Reader(folder).look().state == "killed"
 
 
 def test_guard_memory_and_skips_are_shown(tmp_path, hold):
