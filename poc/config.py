@@ -339,6 +339,7 @@ class Cost(Section):
 
 class _Common(Section):
     quantization: Literal["nf4", "none"] | None = None  # None: nf4 on CUDA, none on the CPU
+    tracker: Literal["none", "tensorboard", "trackio", "wandb"] = "none"  # where numbers go as well (poc.tracker)
     data: Data = Data()
     prompt: Prompt = Prompt()
     lora: Lora = Lora()

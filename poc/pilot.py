@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from poc import peak, rewards, runfolder, sharedfolder, sources, tasks
+from poc import peak, rewards, runfolder, sharedfolder, sources, tasks, tracker
 from poc.config import NEED_LABELS, Arm, PilotConfig, RunConfig
 from poc.display import Watch, told
 from poc.motivation import motivation
@@ -83,6 +83,8 @@ def prepare(jobs: list[Job]) -> Questions:
     """Check all that can be checked without weights, and load the data. Raises InputError."""
     for source in {job.config.model: None for job in jobs}:
         sources.check_source(source)
+    for name in {job.config.tracker: None for job in jobs}:
+        tracker.check(name)
     data = Questions()
     for job in jobs:
         data.load(job)

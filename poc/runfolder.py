@@ -2,6 +2,7 @@
 
     config.yaml  environment.json  steps.jsonl  samples.jsonl  audit.jsonl  outcome.json
     evaluations/step-000010.json  evaluations/VIEW/step-000010.json  checkpoints/step-000010/
+    tensorboard/ or wandb/ where the configuration asks for it (poc.tracker)
 
 Files appear whole or not at all (poc.durable); of a log the last line may be torn after a kill, and what goes on with
 the run cuts it off. One process at a time may write: the others are told so.
@@ -30,6 +31,7 @@ from poc.audit_verify import parse_head, verify
 from poc.config import RunConfig
 from poc.parallel import the_world
 from poc.records import Group, InputError, StepRecord
+from poc.tracker import Run, Tracker
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "datasets", "tokenizers", "numpy", "triton")
 DESCRIBED = {"config": "config.yaml", "environment": "environment.json"}  # what an audit log says a run is
@@ -48,7 +50,7 @@ class RunFolder:
         than this one, or when it is not as this run left it.
         """
         path.mkdir(parents=True, exist_ok=True)
-        self.path, self.lock = path, lock(path)
+        self.path, self.lock, self.config, self.tracker = path, lock(path), config, Tracker()
         try:
             self.resumed = (path / "config.yaml").is_file()
             if not self.resumed:
@@ -105,10 +107,15 @@ class RunFolder:
     def restore(self, policy, optimizer, say: Callable[[str], None]):
         """Adapter, optimizer and poc.checkpoint.State of the newest whole checkpoint; None where there is none yet.
 
-        The logs are cut back to that step; the audit log is not: it says that the later steps are taken again.
+        The logs are cut back to that step; the audit log is not: it says that the later steps are taken again. The
+        tracker follows from here on.
         """
-        if not self.resumed:
-            return None
+        state = self._restored(policy, optimizer, say) if self.resumed else None
+        self.tracker = Tracker(self.config.tracker, Run(self.path.resolve(), self.audit.run_id, self.steps), say)
+        return state
+
+    def _restored(self, policy, optimizer, say: Callable[[str], None]):
+        """Of a run that has begun."""
         from poc import checkpoint
 
         found = checkpoint.newest(self.path / "checkpoints", say)
@@ -151,6 +158,7 @@ class RunFolder:
         append_json(self.path / "samples.jsonl", {"step": record.step, **_sample(groups[0], paid)})
         summary = {key: getattr(record, key) for key in SUMMARY}
         self.audit.append("step", {"line_sha256": hashlib.sha256(line).hexdigest(), **summary})
+        self.tracker.step(record)
 
     def log_evaluation(self, evaluation: dict, view: str = "") -> None:
         """`view`: the subfolder of a measurement beside the hold-out's."""
@@ -164,6 +172,7 @@ class RunFolder:
         }
         written = {"path": path.relative_to(self.path).as_posix(), "sha256": file_sha256(path)}
         self.audit.append("evaluation", {"step": evaluation["step"], **written, **found})
+        self.tracker.evaluation(evaluation, view)
 
     def log_plan(self, plan: dict) -> dict:
         """What is left to do at the start, and from it what the whole run is to take; the first word stands."""
@@ -178,6 +187,7 @@ class RunFolder:
         """What the guard said; it is in the audit log, in outcome.json and on the page."""
         self.decisions.append(decision)
         self.audit.append("guard", decision)
+        self.tracker.decision(decision)
 
     def save_checkpoint(self, state, policy, optimizer, keep: Collection[int]) -> None:
         """See poc.checkpoint; the last two are kept, and the steps of `keep`."""
@@ -224,7 +234,10 @@ class RunFolder:
 
     def close(self) -> None:
         """Let another process write."""
-        self.lock.release()
+        try:
+            self.tracker.close()
+        finally:
+            self.lock.release()
 
 
 _LOCKS: dict[Path, FileLock] = {}  # of this process: a folder is locked again by who holds it already
