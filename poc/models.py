@@ -237,16 +237,31 @@ def load_policy(
     base = _base_model(source, located, device, dtype, quantization or ("nf4" if device.type == "cuda" else "none"))
     stop_ids = _stop_ids(source, base, tokenizer)
     head = _head(source, base, tokenizer)
-    model = _with_lora(base, source, located, lora_rank, lora_alpha)
-    style = default_format(source, tokenizer)
-    policy = Policy(model, tokenizer, source, located.fingerprint, head, stop_ids, device, dtype, style)
-    policy.reset_adapter(seed)
-    if adapter is not None:
-        policy.load_adapter(adapter)
-    _check_head(policy)
-    from poc.abilities import check  # built on this module
+    with _known(source, base):
+        model = _with_lora(base, source, located, lora_rank, lora_alpha)
+        style = default_format(source, tokenizer)
+        policy = Policy(model, tokenizer, source, located.fingerprint, head, stop_ids, device, dtype, style)
+        policy.reset_adapter(seed)
+        if adapter is not None:
+            policy.load_adapter(adapter)
+        _check_head(policy)
+        from poc.abilities import check  # built on this module
 
-    return check(policy)
+        return check(policy)
+
+
+@contextmanager
+def _known(source: str, base: PreTrainedModel):
+    """An architecture may answer with any error to what it does not know (Mamba's to an adapter): that is said."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (AttributeError, IndexError, KeyError, NotImplementedError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise InputError(
+            f"model: {source} ({base.config.model_type}) is of an architecture that this kit cannot train: {reason}"
+        ) from error
 
 
 def _dtype(device: torch.device) -> torch.dtype:

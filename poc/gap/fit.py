@@ -13,6 +13,7 @@ Not here: which model to believe (poc.gap.forecast).
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -125,14 +126,12 @@ def _joint(t: np.ndarray, curves: np.ndarray, grid: np.ndarray | None = None):
     """The best rate [B], its parameters [B, 4], which of FREE [B], and whether it lies on the grid's edge [B]."""
     grid = rates(t) if grid is None else grid
     y = np.concatenate([curves[:, 0], curves[:, 1], curves[:, 0] - curves[:, 1]], axis=1)  # [B, 3n]
-    design = _design(np.exp(-grid[:, None] * t))  # [K, 3n, 4]
-    right = np.einsum("krp,br->bkp", design, y)
+    design, inverses = _plan(tuple(t), tuple(grid))
+    right = np.einsum("krp,br->bkp", design, y, optimize=True)
     best = np.full((4, len(y), len(grid)), -np.inf)  # what each case takes off the sum of squares
     found = np.zeros((4, len(y), len(grid), 4))
-    for case, free in enumerate(FREE):
-        part = design[:, :, free]
-        inverse = np.linalg.pinv(part.transpose(0, 2, 1) @ part)  # [K, f, f]
-        found[case][:, :, free] = np.einsum("kfg,bkg->bkf", inverse, right[:, :, free])
+    for case, (free, inverse) in enumerate(zip(FREE, inverses, strict=True)):
+        found[case][:, :, free] = (inverse @ right[:, :, free, None])[..., 0]
         gain = (found[case] * right).sum(-1)
         best[case] = np.where((found[case][:, :, :2] >= 0).all(-1), gain, -np.inf)
     case_of = best.argmax(0)  # [B, K]; ties go to the free one
@@ -140,6 +139,14 @@ def _joint(t: np.ndarray, curves: np.ndarray, grid: np.ndarray | None = None):
     case = case_of[rows, rate_of]
     edge = (rate_of == 0) | (rate_of == len(grid) - 1)
     return grid[rate_of], found[case, rows, rate_of], case, edge
+
+
+@lru_cache(maxsize=256)
+def _plan(t: tuple[float, ...], grid: tuple[float, ...]) -> tuple[np.ndarray, list[np.ndarray]]:
+    """What depends on times and rates alone: the rows [K, 3n, 4], and for each of FREE the inverse [K, f, f]."""
+    design = _design(np.exp(-np.asarray(grid)[:, None] * np.asarray(t)))
+    parts = [design[:, :, free] for free in FREE]
+    return design, [np.linalg.pinv(part.transpose(0, 2, 1) @ part) for part in parts]
 
 
 def _design(decay: np.ndarray) -> np.ndarray:
@@ -154,10 +161,10 @@ def _refined(t: np.ndarray, curves: np.ndarray, rate: float, edge: bool):
     if edge:
         return None
     step = np.log(rates(t)[1] / rates(t)[0])
-    for _ in range(3):
-        near = rate * np.exp(np.linspace(-step, step, 101))
+    for _ in range(4):
+        near = rate * np.exp(np.linspace(-step, step, 21))
         found, parameters, case, _ = _joint(t, curves[None], near)
-        rate, step = float(found[0]), step / 40
+        rate, step = float(found[0]), step / 8
     return rate, parameters[0], case[0]
 
 

@@ -321,3 +321,19 @@ def test_gemma_from_its_packages(cache):
     assert names == ["<eos>", "<end_of_turn>"] and policy.prompt_format == "plain"
     logp = logits(policy, tokens)[0].log_softmax(-1)
     assert logp[:-1].gather(1, tokens[0, 1:, None])[1:].mean() > -2  # it knows the phrase (noise: -12.5)
+
+
+def test_an_architecture_that_cannot_be_trained_is_one_line(tmp_path):
+    from transformers import MambaConfig, MambaForCausalLM
+
+    from poc.lab import tokenizer
+
+    tok = tokenizer.build(chat=False)
+    config = MambaConfig(
+        vocab_size=len(tok), hidden_size=16, num_hidden_layers=1, state_size=4, eos_token_id=tok.eos_token_id,
+        pad_token_id=0, bos_token_id=1,
+    )  # fmt: skip
+    MambaForCausalLM(config).save_pretrained(tmp_path)
+    tok.save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="mamba.*cannot train"):
+        load_policy(str(tmp_path), quantization="none", lora_rank=2, lora_alpha=2)
