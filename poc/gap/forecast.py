@@ -191,7 +191,7 @@ def _with_intervals(bare: Forecast, t: np.ndarray, curves: np.ndarray, horizon: 
     rounds = [_rounds(one, t, bare.tolerance) for one in (line, *drawn)]
     return replace(
         bare, limits=dict(zip(NAMES, bounds, strict=True)), times=times, curve=curve,
-        rounds=Bounds(rounds[0], *np.quantile(rounds[1:], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])),
+        rounds=Bounds(rounds[0], *_ends(rounds[1:])),
     )  # fmt: skip
 
 
@@ -229,6 +229,12 @@ def _rounds(line: Line, t: np.ndarray, tolerance: float) -> float:
     ahead = np.geomspace(1e-3, 1e4, 4000) * (t[-1] - t[0])
     inside = np.abs(line.at(t[-1] + ahead)[0] - limit) <= goal
     return float(ahead[inside.argmax()]) if inside.any() else math.inf
+
+
+def _ends(rounds: list[float]) -> tuple[float, float]:
+    """Of the middle 95 %; some may be infinite."""
+    low, high = np.quantile(rounds, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], method="inverted_cdf")
+    return float(low), float(high)
 
 
 def _r2_of(model: str, t: np.ndarray, curves: np.ndarray) -> tuple[float, float, float]:
