@@ -180,7 +180,8 @@ def report(
         raise InputError(f"--table is for a log, which is in English: leave --language {language} out")
     if table:
         return print(stage.table(runs), end="")
-    print(stage.told(stage.write(runs, out or (runs[0] if len(runs) == 1 else Path()) / "report.html", language), language))
+    path = stage.write(runs, out or (runs[0] if len(runs) == 1 else Path()) / "report.html", language)
+    print(stage.told(path, language))
 
 
 @app.command()

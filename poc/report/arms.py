@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from poc.config import NEED_LABELS
 from poc.report import verdicts
-from poc.report.read import Completion, Decision, Evaluation, Run, Values, number
+from poc.report.read import Alarm, Completion, Evaluation, Run, Values, number
 from poc.report.verdicts import Peak, Verdict
 from poc.statistics import Interval, bootstrap_interval
 
@@ -191,9 +191,9 @@ class Arm:
         return _sum([number(_of(r.outcome, "seconds", "total")) for r in self.runs])
 
     @cached_property
-    def events(self) -> list[Decision]:
+    def events(self) -> list[Alarm]:
         """What the guard decided, of all seeds, by step."""
-        return sorted({d for run in self.runs for d in run.decisions}, key=lambda d: (d.step, d.rule, d.action))
+        return sorted({d for run in self.runs for d in run.alarms}, key=lambda d: (d.step, d.rule, d.action))
 
 
 @dataclass(frozen=True)

@@ -143,7 +143,7 @@ def _labels(arm: Arm, total: Spent, say: Language) -> list[str]:
         return []
     used = say.count("label", total.used) + _money(total.money_labels, total.cost, say)
     key = "cost.labels" if uses_labels(arm) else "cost.no labels"
-    saved = f"{total.saved if total.saved is not None else 0:,}" + _money(total.money_saved, total.cost, say)
+    saved = f"{total.saved or 0:,}" + (_money(total.money_saved, total.cost, say) if total.saved else "")
     lines = [say(key, used=used, saved=saved)]
     if total.break_even is not None:
         lines.append(say("cost.break even", n=f"{total.break_even:,.1f}"))

@@ -19,7 +19,7 @@ Not here: words (poc.report.cards), money (poc.report.costs), whether a useful g
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 from typing import Literal
 
@@ -99,31 +99,26 @@ def uses_labels(arm: Arm) -> bool:
 
 def word_for(facts: Facts) -> tuple[Word, Reason]:
     """The rules, first match first."""
-    change, remarks = facts.change, facts.verdict.remarks
-    if change is None:
-        return "not enough evidence", "not measured"
-    if facts.back_at_start:
-        return "do not ship", "nothing to ship"
-    if change.n < MIN_PROMPTS:
-        return "not enough evidence", "few questions"
-    if facts.moved < MIN_MOVED:
-        return "not enough evidence", "few moved"
-    if facts.verdict.word == "hurts":
-        return "do not ship", "hurts"
-    if facts.serious:
-        return "do not ship", "serious risk"
-    if change.high is not None and change.high < MIN_USEFUL:
-        return "do not ship", "no useful gain"
-    return _with_evidence(facts) if not {"no more than control", "not clear of control"} & set(remarks) else (
-        "not enough evidence", "control")  # fmt: skip
+    change, remarks = facts.change, set(facts.verdict.remarks)
+    rules: list[tuple[bool, Word, Reason]] = [
+        (change is None, "not enough evidence", "not measured"),
+        (facts.back_at_start, "do not ship", "nothing to ship"),
+        (change is not None and change.n < MIN_PROMPTS, "not enough evidence", "few questions"),
+        (facts.moved < MIN_MOVED, "not enough evidence", "few moved"),
+        (facts.verdict.word == "hurts", "do not ship", "hurts"),
+        (facts.serious, "do not ship", "serious risk"),
+        (not facts.ended, "not enough evidence", "not ended"),
+        (_no_useful_gain(change), "do not ship", "no useful gain"),
+        (bool(remarks & {"no more than control", "not clear of control"}), "not enough evidence", "control"),
+        (facts.verdict.word != "helps", "not enough evidence", "unclear"),
+        ("format only" in remarks, "not enough evidence", "format only"),
+        (True, "ship", "helps"),
+    ]
+    return next((word, reason) for holds, word, reason in rules if holds)
 
 
-def _with_evidence(facts: Facts) -> tuple[Word, Reason]:
-    if facts.verdict.word != "helps":
-        return "not enough evidence", "unclear"
-    if "format only" in facts.verdict.remarks:
-        return "not enough evidence", "format only"
-    return ("ship", "helps") if facts.ended else ("not enough evidence", "not ended")
+def _no_useful_gain(change: Interval | None) -> bool:
+    return change is not None and change.high is not None and change.high < MIN_USEFUL
 
 
 def questions_needed(gain: float, deviation: float, confidence: float = 0.95) -> int:
@@ -139,7 +134,7 @@ def _decide(number: int, candidates: Sequence[Judged]) -> Decision:
     confidence = 1 - 0.05 / max(measured, 1)
     found = [_about(number, at_confidence(j.arm, j.control, confidence), confidence) for j in candidates]
     best = min(found, key=lambda d: (ORDER.index(d.word), -_gain(d.named)))
-    return Decision(**{**vars(best), "candidates": tuple(candidates)})
+    return replace(best, candidates=tuple(candidates))
 
 
 def _about(number: int, judged: Judged, confidence: float) -> Decision:

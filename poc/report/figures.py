@@ -10,7 +10,7 @@ from poc.report.arms import Arm, Judged
 from poc.report.charts import CONTROL, STYLES, Line, Mark, Style
 from poc.report.groups import Group, LabelStudy, mixture
 from poc.report.language import Language
-from poc.report.read import Decision
+from poc.report.read import Alarm
 from poc.report.scatter import Cell, Count, Dot, Start
 from poc.report.transfer import Matrix, Row
 from poc.statistics import Interval
@@ -28,7 +28,7 @@ class Event(NamedTuple):
 
     number: int
     arm: Arm
-    decision: Decision
+    alarm: Alarm
 
 
 def styles(groups: list[Group]) -> dict[str, Style]:
@@ -66,7 +66,7 @@ def _accuracy(chart: list[Arm], mixed: bool, title: str, given: dict[str, Style]
         xlabel=say("axis.step"),
         ylabel=say("axis.right"),
         scale=100,
-        marks=[Mark(e.number, e.decision.step, _height(e.arm, e.decision.step)) for e in events],
+        marks=[Mark(e.number, e.alarm.step, _height(e.arm, e.alarm.step)) for e in events],
     )
     return drawn, events
 
@@ -76,7 +76,7 @@ def marked(chart: list[Arm]) -> list[Event]:
     found = [(arm, d) for arm in chart for d in arm.events if arm.curve[0][0] <= d.step <= arm.curve[-1][0]]
     found.sort(key=lambda pair: (pair[1].action == "warn", pair[1].step))
     shown = sorted(found[:MAX_EVENTS], key=lambda pair: pair[1].step)
-    return [Event(number, arm, decision) for number, (arm, decision) in enumerate(shown, 1)]
+    return [Event(number, arm, alarm) for number, (arm, alarm) in enumerate(shown, 1)]
 
 
 def _height(arm: Arm, step: int) -> float:

@@ -69,7 +69,7 @@ def _title(judged: list[Judged], say: Language) -> str:
     tasks = unique(_task(j.arm.first, say) for j in judged if j.arm.first.config)
     domains = unique(name for j in judged if j.arm.first.config for name in trained_on(j.arm))
     if len(domains) > 3:
-        tasks = [say("task.domains", n=len(domains), names=", ".join(domains))]
+        tasks = [say("task.domains", n=len(domains), names=say("comma").join(domains))]
     joined = say("and").join
     return clip(say("title", models=joined(models[:4]), tasks=joined(tasks[:3]) or say("task.unknown")), 160)
 
@@ -124,11 +124,11 @@ def _group(group: Group, styles: dict[str, Style], key: str, several: bool, in_m
 
 def _event(event: Event, say: Language) -> Markup:
     """What the guard decided, in one line."""
-    rule = say.rules.get(event.decision.rule)
-    known = say(f"action.{event.decision.action}") if f"action.{event.decision.action}" in say.text else "–"
+    rule = say.rules.get(event.alarm.rule)
+    known = say(f"action.{event.alarm.action}") if f"action.{event.alarm.action}" in say.text else "–"
     return say.markup(
-        "event", number=event.number, arm=logged(event.arm.label, 60), step=event.decision.step, action=known,
-        rule=logged(event.decision.rule, 60), meaning=rule or say("rule.unknown"),
+        "event", number=event.number, arm=logged(event.arm.label, 60), step=event.alarm.step, action=known,
+        rule=logged(event.alarm.rule, 60), meaning=rule or say("rule.unknown"),
     )  # fmt: skip
 
 

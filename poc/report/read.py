@@ -35,7 +35,7 @@ class Note(NamedTuple):
     detail: str = ""
 
 
-class Decision(NamedTuple):
+class Alarm(NamedTuple):
     """What the guard decided at a step; `action`: warn, stop or rollback."""
 
     rule: str
@@ -109,7 +109,7 @@ class Run:
     evaluations: tuple[Evaluation, ...] = ()
     views: dict[str, tuple[Evaluation, ...]] = field(default_factory=dict)
     kept: Evaluation | None = None
-    decisions: tuple[Decision, ...] = ()
+    alarms: tuple[Alarm, ...] = ()
     review: Review | None = None
     notes: tuple[Note, ...] = ()
     label: str = ""
@@ -175,7 +175,7 @@ def _read_run(folder: Path, source: str) -> Run:
         evaluations=_evaluations(folder / "evaluations", notes),
         views={name: found for name, found in views.items() if name not in OF_THE_GUARD},
         kept=kept[0] if kept else None,
-        decisions=_decisions(outcome.get("guard")),
+        alarms=_alarms(outcome.get("guard")),
         review=_reviewed(folder, outcome.get("kept"), notes),
         notes=tuple(notes),
         label=str(environment.get("arm") or folder.resolve().name),
@@ -183,10 +183,10 @@ def _read_run(folder: Path, source: str) -> Run:
     )
 
 
-def _decisions(listed: Any) -> tuple[Decision, ...]:
+def _alarms(listed: Any) -> tuple[Alarm, ...]:
     """The guard's, of outcome.json; what is none is left out."""
     found = [d for d in listed if isinstance(d, dict) and _is_step(d.get("step"))] if isinstance(listed, list) else []
-    return tuple(Decision(str(d.get("rule"))[:60], str(d.get("action"))[:20], d["step"]) for d in found[:100])
+    return tuple(Alarm(str(d.get("rule"))[:60], str(d.get("action"))[:20], d["step"]) for d in found[:100])
 
 
 def _reviewed(folder: Path, kept: Any, notes: list[Note]) -> Review | None:

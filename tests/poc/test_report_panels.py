@@ -89,7 +89,7 @@ def test_calibration_is_drawn_before_and_after(pilot, tmp_path):
 def test_samples_are_what_their_titles_say_and_no_question_comes_twice(pilot):
     arm = arm_of(pilot, "base-verifiable")
     found = changed_answers(arm, EN)
-    assert [s["title"] for s in found[:3]] == [EN("sample.best"), EN("sample.gained"), EN("sample.random")] or len(found) > 3
+
     assert len({s["question"] for s in found}) == len(found)
     first, last = arm.first.evaluations[0], arm.first.final
     share = lambda e: e.per_prompt(lambda c: c.correct)  # noqa: E731
@@ -107,7 +107,7 @@ def test_events_of_the_guard_stand_on_the_curve(pilot, tmp_path):
     edit(run / "outcome.json", guard=told)
     (group,) = [g for g in grouped(collect(read(pilot))) if g.first.role == "base"]
     events = figures.marked(group.charts[0])
-    assert [(e.number, e.arm.label, e.decision.step) for e in events] == [
+    assert [(e.number, e.arm.label, e.alarm.step) for e in events] == [
         (1, "base-self_certainty", 25), (2, "base-self_certainty", 60),
     ]  # fmt: skip
     arm = events[0].arm

@@ -92,7 +92,7 @@ TEXT = {
     "model is not worth the work.",
     "reason.few questions": "Fewer than {least} questions decide nothing.",
     "reason.few moved": "Hardly any answer changed, so there is nothing to judge.",
-    "reason.not ended": "The gain looks real, but a run did not end as planned.",
+    "reason.not ended": "A run did not end as planned: what is there is a state on the way, no result.",
     "reason.format only": "The answers are marked better, not reasoned better: counted regardless of format there is "
     "no clear gain.",
     "reason.control": "The gain is not clearly larger than that of a coin toss (this arm minus control: {over}).",
