@@ -24,7 +24,8 @@ MOST_QUESTIONS = 100_000  # beyond it the answer is "more than anybody will ask"
 MAX_RISKS = 4  # on a card; the arms below have the rest
 TRY = {
     0: "poc pilot",
-    1: "poc pilot --set 'arms=[{model: base, reward: {trajectory_entropy: 1.0}}, {model: base, reward: {random: 1.0}}]'",
+    1: "poc pilot --set 'arms=[{model: base, reward: {trajectory_entropy: 1.0}}, "
+    "{model: base, reward: {random: 1.0}}]'",
     2: "poc pilot --set 'arms=[{model: instruct, reward: {trajectory_entropy: 1.0}}, "
     "{model: instruct, reward: {random: 1.0}}]'",
     3: "poc pilot --set 'arms=[{model: base, reward: {self_certainty: 1.0, verifiable: 1.0}}, "

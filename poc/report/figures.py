@@ -149,7 +149,8 @@ def heat_map(matrix: Matrix, key: str, title: str, say: Language) -> Markup:
     ]
     names = [clip(visible(name), 14) for name in matrix.columns]
     return scatter.heat_map(key, rows, names, cells, label=say("chart.matrix", title=visible(title)),
-                            details=" ".join(said), xlabel=say("axis.measured"), ylabel=say("axis.trained"))  # fmt: skip
+                            details=" ".join(said), xlabel=say("axis.measured"),
+                            ylabel=say("axis.trained"))  # fmt: skip
 
 
 def trained_name(row: Row, say: Language) -> str:

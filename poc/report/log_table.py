@@ -7,8 +7,8 @@ import re
 from collections.abc import Callable, Iterable
 
 from poc.report import figures, words
-from poc.report.language import load
 from poc.report.arms import Arm, Judged
+from poc.report.language import load
 from poc.report.read import Run
 from poc.report.transfer import VIEW, Matrix, matrices
 from poc.report.words import unique

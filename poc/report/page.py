@@ -1,7 +1,5 @@
 """The page's contents as plain values for the template: cards, groups, rows, charts, samples, provenance."""
 
-from collections.abc import Sequence
-
 from markupsafe import Markup
 
 from poc.report import cards, figures, words
@@ -42,9 +40,7 @@ def context(judged: list[Judged], detailed: int, say: Language) -> dict:
         "one_seed": any(len(j.arm.per_seed) == 1 for j in judged),
         "judged_arms": sum(j.verdict.word != "not measured" for j in judged),
         "lab": lab,
-        "groups": [
-            _group(group, styles, f"g{number}", several, in_matrix, say) for number, group in enumerate(groups)
-        ],
+        "groups": [_group(group, styles, f"g{number}", several, in_matrix, say) for number, group in enumerate(groups)],
         "studies": [
             _study(study, group, f"l{n}n{i}", say)
             for n, group in enumerate(groups)

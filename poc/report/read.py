@@ -28,7 +28,7 @@ UNREADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, Arithmet
 
 
 class Note(NamedTuple):
-    """What could not be read. `kind`: missing, unreadable, torn (the last line), line (`detail`: its number), folders."""
+    """What could not be read. `kind`: missing, unreadable, torn (the last line), line (its number), folders."""
 
     kind: str
     name: str

@@ -62,7 +62,9 @@ def _stopped(arm: Arm) -> list[Risk]:
 def _standing(arm: Arm) -> list[Risk]:
     """What the guard said of the weights that are left: before the step it went back to, or all where it did not."""
     said = [d for run in arm.runs for d in run.alarms if d.rule in GRAVE_RULES and _left(run, d.step)]
-    return [Risk("guard", rule, min(d.step for d in said if d.rule == rule)) for rule in dict.fromkeys(d.rule for d in said)]
+    return [
+        Risk("guard", rule, min(d.step for d in said if d.rule == rule)) for rule in dict.fromkeys(d.rule for d in said)
+    ]
 
 
 def _left(run: Run, step: int) -> bool:

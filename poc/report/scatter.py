@@ -14,7 +14,6 @@ from poc.report.charts import RC, STYLES, Style, as_svg, new_figure, spread
 from poc.statistics import Interval
 
 
-
 class Dot(NamedTuple):
     name: str
     style: Style

@@ -211,7 +211,8 @@ HOSTILE = [
     '\ud800x', "A" * 5000, '=HYPERLINK("https://evil.example")', ']]></svg><svg/onload=alert(1)>',
     'url(https://evil.example)', '<ScRiPt>alert(1)</sCrIpT>', '<svg><animate onbegin=alert(1)>',
     '<svg><a xlink:href="javascript:alert(1)"><text>x</text></a></svg>', '<foreignObject><script>1</script>',
-    'data:text/html,<script>alert(1)</script>', '{# x #}', '{{ say.code }}', '{% raw %}', '#{7*7}', '{7*7}', '{0.__class__}',
+    'data:text/html,<script>alert(1)</script>', '{# x #}', '{{ say.code }}', '{% raw %}', '#{7*7}', '{7*7}',
+    '{0.__class__}',
     '%(x)s %s %n', '@import url(//evil.example/x.css);', 'x:expression(alert(1))', '</main></body></html><h1>x',
     '<plaintext>', '<textarea>', '<noscript><p title="</noscript><img src=x onerror=alert(1)>">',
     '<template><script>alert(1)</script></template>', '\x1b]8;;https://evil.example\x07link\x1b]8;;\x07', '+cmd|calc',
@@ -267,7 +268,9 @@ def harmless(text: str) -> Page:
     urls = [v for k, v in parsed.attributes if k.split(":")[-1] == "href"]
     assert all(u.startswith("#") for u in urls)
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]", text)
-    assert "default-src 'none'" in text and text.count("<style") == 1 and "@import" not in text
+    assert (
+        "default-src 'none'" in text and text.count("<style") == 1 and "@import" not in text[: text.index("</style>")]
+    )
     return parsed
 
 
@@ -277,7 +280,8 @@ def review(text: str = "the model said 42") -> dict:
              "note": text} for k in range(2)]  # fmt: skip
     return {
         "n": 40, "agreement": 0.95, "kappa": {"value": 0.9, "low": 0.7, "high": 0.97, "n": 40},
-        "by_model": {"start": {"human": 0.4, "verifier": 0.35, "n": 20}, "end": {"human": 0.7, "verifier": 0.7, "n": 20}},
+        "by_model": {"start": {"human": 0.4, "verifier": 0.35, "n": 20},
+                     "end": {"human": 0.7, "verifier": 0.7, "n": 20}},
         "disagreements": rows, "reviewer": text, "date": "2026-11-26", "sample_sha256": "ab" * 32,
         "adapter_sha256": "cd" * 32,
     }  # fmt: skip

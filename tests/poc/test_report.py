@@ -139,7 +139,9 @@ def test_a_control_counts_only_for_the_model_it_started_from(pilot):
 
 def test_every_chart_has_a_name_and_its_own_ids(page):
     charts = re.findall(r"<svg [^>]*>", page)
-    assert len(charts) > 40 and all('role="img"' in c and re.search(r'aria-label(ledby)?="[^"]{6,}"', c) for c in charts)
+    assert len(charts) > 40 and all(
+        'role="img"' in c and re.search(r'aria-label(ledby)?="[^"]{6,}"', c) for c in charts
+    )
     assert all(len(name) > 10 for name in Page(page).charts)
     ids = [v for k, v in Page(page).attributes if k == "id"]
     assert len(ids) == len(set(ids))
@@ -231,7 +233,9 @@ def test_a_run_that_went_back_is_judged_by_what_it_went_back_to(tmp_path):
     (run,) = [run for run in read(pilot) if run.label == "base-self_certainty"]
     assert run.final.step == 10 and run.evaluations[-1].step == 60 and run.views == {}
     text = harmless(report([pilot], tmp_path)).text
-    stopped = r"stopped by its guard after 60 of 60 steps: canary_drop: it is forgetting ?. It went back to its checkpoint"
+    stopped = (
+        r"stopped by its guard after 60 of 60 steps: canary_drop: it is forgetting ?. It went back to its checkpoint"
+    )
     assert re.search(stopped, text)
     assert re.search(r"Before the guard went back, at step 60: −[0-9.]+.points", text)
     assert re.search(r"base-self_certainty \S+ \(the guard undid −[0-9.]+\)", text) and told["audit_head"] in text

@@ -78,7 +78,10 @@ def test_nothing_ships_unless_everything_is_right():
         if word == SHIP:
             shipped.add((verdict.remarks, moved))
             assert verdict.word == "helps" and change.high >= MIN_USEFUL and ended and not back and not serious
-    assert shipped == {((), 50), (("fell from peak",), 50)}  # a fall from the peak is a serious risk: not in Facts twice
+    assert shipped == {
+        ((), 50),
+        (("fell from peak",), 50),
+    }  # a fall from the peak is a serious risk: not in Facts twice
 
 
 @pytest.mark.parametrize(
@@ -205,7 +208,12 @@ def test_what_the_guard_undid_is_told_and_is_no_serious_risk(tmp_path):
     run = folder / "arms/base-trajectory_entropy-seed0"
     at_peak = json.loads((run / "evaluations/step-000040.json").read_text())
     fake_runs.write_json(run / "evaluations/kept/step-000040.json", at_peak)
-    edit(run / "outcome.json", guard=[{"rule": "canary_drop", "action": "rollback", "step": 60}], status="stopped", kept=40)
+    edit(
+        run / "outcome.json",
+        guard=[{"rule": "canary_drop", "action": "rollback", "step": 60}],
+        status="stopped",
+        kept=40,
+    )
     found = decisions(collect(read(folder)))[0]
     assert found.word == "ship" and [r.kind for r in found.risks] == ["undone", "one seed"]
     assert "step-000040" in cards.next_step(found, EN)
@@ -270,6 +278,6 @@ def test_a_run_alone_has_a_card_of_its_own(tmp_path):
 
 
 def test_a_higher_confidence_can_take_a_verdict_back(tmp_path):
-    judged = of(pilot_of(tmp_path / "p", {BASE: (0.40, 0.56)}, 60), "base-trajectory_entropy")
-    wide = at_confidence(judged.arm, None, 0.999999)
+    judged = of(pilot_of(tmp_path / "p", {BASE: (0.4, 0.5)}, 60), "base-trajectory_entropy")
+    wide = at_confidence(judged.arm, None, 0.9999)
     assert judged.verdict.word == "helps" and wide.verdict.word == "no evidence"

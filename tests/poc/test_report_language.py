@@ -45,7 +45,9 @@ def test_same_keys_and_placeholders():
 
 
 def test_markup_is_the_same_in_both():
-    tags = {k: (sorted(re.findall(r"<[^>]+>", EN.text[k])), sorted(re.findall(r"<[^>]+>", JA.text[k]))) for k in EN.text}
+    tags = {
+        k: (sorted(re.findall(r"<[^>]+>", EN.text[k])), sorted(re.findall(r"<[^>]+>", JA.text[k]))) for k in EN.text
+    }
     assert {k for k, (one, other) in tags.items() if one != other} == set()
     assert {tag for one, _ in tags.values() for tag in one} == {"<code>", "</code>"}
 
@@ -91,8 +93,8 @@ def everything(folder: Path) -> list[Path]:
     fake_runs.write_json(fallen / "evaluations" / "kept" / "step-000010.json", kept)
     guard = [{"rule": rule, "action": action, "step": step} for rule, action, step in
              (("past_peak", "warn", 20), ("canary_drop", "rollback", 60))]  # fmt: skip
-    fake_runs.write_json(fallen / "outcome.json", outcome | {"status": "stopped", "kept": 10, "guard": guard,
-                                                             "reason": "canary_drop: it is forgetting the task"})  # fmt: skip
+    told = {"status": "stopped", "kept": 10, "guard": guard, "reason": "canary_drop: it is forgetting the task"}
+    fake_runs.write_json(fallen / "outcome.json", outcome | told)
     fake_runs.add_view(fallen, "level-2", (0.5, 0.2))
     fake_runs.add_view(fallen, "motivated", (0.4, 0.5))
     torn = pilot / "arms" / "base-random-seed0"
@@ -168,7 +170,11 @@ def test_nothing_hostile_survives_in_japanese(hostile, tmp_path):
 def test_the_command_writes_either_language_and_names_the_two(tmp_path):
     folder = fake_runs.pilot(tmp_path / "p", 6, arms=("base-verifiable",))
     shown = CliRunner().invoke(app, ["report", str(folder), "--language", "ja"])
-    assert shown.exit_code == 0 and shown.stdout.startswith("報告書：") and 'lang="ja"' in (folder / "report.html").read_text()
+    assert (
+        shown.exit_code == 0
+        and shown.stdout.startswith("報告書：")
+        and 'lang="ja"' in (folder / "report.html").read_text()
+    )
     other = CliRunner().invoke(app, ["report", str(folder), "--language", "fr"])
     assert isinstance(other.exception, InputError) and "en or ja" in str(other.exception)
     table = CliRunner().invoke(app, ["report", str(folder), "--language", "ja", "--table"])
@@ -182,5 +188,5 @@ def test_a_plural_is_a_plural():
 
 
 def test_what_a_file_says_cannot_fill_a_placeholder():
-    assert EN("chart.accuracy", group="{0.__class__} {key}") .endswith("{0.__class__} {key}")
+    assert EN("chart.accuracy", group="{0.__class__} {key}").endswith("{0.__class__} {key}")
     assert "&lt;b&gt;" in EN.markup("diverged", arm="<b>", before="", after="", change="")

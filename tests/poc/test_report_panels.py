@@ -114,7 +114,9 @@ def test_events_of_the_guard_stand_on_the_curve(pilot, tmp_path):
     before, after = (i.value for s, i in arm.curve if s in (20, 30))
     assert figures._height(arm, 25) == pytest.approx((before + after) / 2)
     text = Page(page(pilot, tmp_path)).text
-    assert re.search(r"2: step 60, base-self_certainty ?: it is forgetting the task \( ?canary_drop ?; it stopped", text)
+    assert re.search(
+        r"2: step 60, base-self_certainty ?: it is forgetting the task \( ?canary_drop ?; it stopped", text
+    )
 
 
 def test_what_people_found_is_shown_with_both_hashes(pilot, tmp_path):
@@ -134,7 +136,8 @@ def test_what_people_found_is_shown_with_both_hashes(pilot, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "broken", ["", "[]", '{"n": 3}', '{"n": "x", "by_model": {}}', '{"n": 1, "by_model": {"end": {"human": 7, "n": 1}}}',
+    "broken", ["", "[]", '{"n": 3}', '{"n": "x", "by_model": {}}',
+               '{"n": 1, "by_model": {"end": {"human": 7, "n": 1}}}',
                '{"n": 1, "by_model": {}, "disagreements": "none"}', '{"n": 1, "by_model": {}, "kappa": [1]}'],
 )  # fmt: skip
 def test_a_damaged_review_is_told(broken, pilot, tmp_path):

@@ -141,7 +141,7 @@ TEXT = {
     "phrases.heading": "Five sentences for the meeting",
     "phrase.tried": "“We tried {arms} and measured each on {n} questions that no training saw; that took {time} of "
     "machine time{money}.”",
-    "phrase.ship": "“The best result is {arm}: {change} on {n} questions, and none of the serious risks we looked for.”",
+    "phrase.ship": "“The best result is {arm}: {change} on {n} questions, with none of the serious risks looked for.”",
     "phrase.open": "“The best result so far is {arm}: {change} on {n} questions, which is not enough to decide.”",
     "phrase.none": "“Nothing we tried is fit to ship; the best was {arm} with {change} on {n} questions.”",
     "phrase.nothing": "“We cannot say yet whether it helps: nothing was measured before and after training.”",
@@ -160,7 +160,7 @@ TEXT = {
     "guard went back to. Beside it: the change and its 95 % interval; clear of 0 is a verdict, touching 0 is none.",
     "verdicts.one seed": "Where an arm has one seed, its interval holds the variation between questions but not the "
     "variation between training runs: run more seeds before a decision that costs money.",
-    "verdicts.peak": "A peak is picked on the same questions it is judged on, so it is optimistic; stopping there needs "
+    "verdicts.peak": "A peak is picked on the questions it is judged on, so it is optimistic; stopping there needs "
     "a second hold-out to confirm it.",
     "verdicts.many": "{n} arms are judged, each at 95 %: by chance alone about one in 20 verdicts of an arm that "
     "changes nothing is wrong.",
@@ -193,10 +193,12 @@ TEXT = {
     "unmeasured.nothing": "No evaluation was written: accuracy not measured.",
     "unmeasured.labels": "No labelled hold-out: accuracy not measured.",
     "unmeasured.one side": "Only one of the two evaluations, before and after training, is there: change not measured.",
-    "remark.few prompts": "Too few questions to judge: it takes 10 with labels, 6 of them changed; hundreds are better.",
+    "remark.few prompts": "Too few questions to judge: it takes 10 with labels, 6 of them changed; hundreds are "
+    "better.",
     "remark.no more than control": "The control, rewarded by coin toss, gained too (this arm minus control: {over}): "
     "treat the gain as drift.",
-    "remark.not clear of control": "The gain is not clearly larger than the control's (this arm minus control: {over}).",
+    "remark.not clear of control": "The gain is not clearly larger than the control's (this arm minus control: "
+    "{over}).",
     "remark.format only": "The gain is format, not reasoning: counted regardless of format, accuracy changed by "
     "{anyhow}.",
     "remark.fell from peak": "Peaked at step {step} with {rise} points, then fell by {fall}.",
