@@ -128,10 +128,9 @@ def _so_far(total: Spent, say: Language) -> str:
     return say("cost.time", time=time, money=_money(total.money, total.cost, say))
 
 
-def _going_on(total: Spent, say: Language) -> Markup:
+def _going_on(total: Spent, say: Language) -> str:
     paid = _money(total.money_again, total.cost, say)
-    again = say.markup("cost.again", time=words.duration(total.again, say), money=paid)
-    return again if money.hourly(total.cost) is not None else again + " " + say.markup("cost.set")
+    return say("cost.again", time=words.duration(total.again, say), money=paid)
 
 
 def _money(amount: float | None, cost: Cost, say: Language) -> str:

@@ -1,14 +1,17 @@
 """Where the numbers come from: what it takes to get them again, name by name over all runs."""
 
+import difflib
 from collections.abc import Sequence
 
 from poc.report import words
+from poc.report.arms import Arm
 from poc.report.language import Language
 from poc.report.read import Run
 from poc.report.words import unique
 from poc.text import clip
 
 MOST = 40  # values of one name
+MOST_TEXT = 20_000  # characters of a configuration
 
 
 def provenance(runs: Sequence[Run], say: Language) -> list[tuple[str, list[str]]]:
@@ -46,3 +49,20 @@ def _prompt(model: dict, say: Language) -> str:
 
 def _pairs(mapping: dict) -> str:
     return ", ".join(f"{k} {v}" for k, v in mapping.items())
+
+
+def configurations(arms: Sequence[Arm], say: Language) -> list[dict]:
+    """Of the first arm in full, of the others the lines that differ from it, with two lines around each."""
+    texts = [(clip(arm.label, 80), clip(arm.first.config_text, MOST_TEXT)) for arm in arms if arm.first.config_text]
+    if not texts:
+        return []
+    (first, whole), others = texts[0], texts[1:]
+    found = [{"title": say("again.config", arm=first), "text": whole}]
+    return found + [{"title": say("again.config like", arm=name, first=first), "text": _differences(whole, text)}
+                    for name, text in others]  # fmt: skip
+
+
+def _differences(first: str, text: str) -> str:
+    """Lines with - only in `first`, with + only in `text`."""
+    lines = list(difflib.unified_diff(first.splitlines(), text.splitlines(), n=2, lineterm=""))[2:]
+    return "\n".join("…" if line.startswith("@@") else line for line in lines) or "="

@@ -2,14 +2,16 @@
 
 from markupsafe import Markup
 
+from poc import money
 from poc.report import cards, figures, words
 from poc.report.arms import Arm, Judged
 from poc.report.charts import Style
+from poc.report.costs import prices
 from poc.report.decision import decisions
 from poc.report.figures import Event
 from poc.report.groups import Group, LabelStudy, grouped, label_studies, mixture
 from poc.report.language import Language, logged
-from poc.report.origin import provenance
+from poc.report.origin import configurations, provenance
 from poc.report.panels import calibrated, diverged
 from poc.report.read import Run
 from poc.report.reviewed import reviewed
@@ -56,6 +58,8 @@ def context(judged: list[Judged], detailed: int, say: Language) -> dict:
         "details": [_details(j, styles, i, judged, say) for i, j in enumerate(judged[:detailed])],
         "left_out": len(judged[detailed:]),
         "provenance": provenance([run for j in judged for run in j.arm.runs], say),
+        "configurations": configurations([j.arm for j in judged[:detailed]], say),
+        "unpriced": all(money.hourly(prices(j.arm)) is None for j in judged),
         "rewards": {r: say.rewards[r] for j in judged for r in j.arm.rewards if r in say.rewards},
     }
 
@@ -233,5 +237,4 @@ def _details(j: Judged, styles: dict[str, Style], number: int, everyone: list[Ju
         "panels": figures.panels(arm, styles[arm.label], f"p{number}", [o.arm for o in everyone], say),
         "samples": changed_answers(arm, say),
         "paid": paid(arm.first, say),
-        "config": clip(arm.first.config_text, 20_000),
     }

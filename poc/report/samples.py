@@ -7,7 +7,7 @@ import hashlib
 
 from poc.report.arms import Arm, correct
 from poc.report.language import Language
-from poc.report.read import Completion, Evaluation, Prompt, Run
+from poc.report.read import Completion, Evaluation, Prompt, Run, number
 from poc.text import clip
 
 KINDS = ("best", "worst", "gained", "lost", "random", "random")  # in the order they are shown; no question twice
@@ -88,7 +88,7 @@ def paid(run: Run, say: Language) -> dict | None:
         found = [c for c in kept if isinstance(c, dict)] if isinstance(kept, list) else []
         if found:
             rows = [
-                {"reward": clip(str(c.get("reward")), 12), "status": status_word(c.get("status"), say),
+                {"reward": _reward(c.get("reward")), "status": status_word(c.get("status"), say),
                  "text": clip(str(c.get("text")), 400)} for c in found[:3]
             ]  # fmt: skip
             return {"step": str(record.get("step")), "question": clip(str(record.get("question")), 400), "rows": rows}
@@ -99,3 +99,8 @@ def status_word(said, say: Language) -> str:
     """In words; what is no status stays as the file has it."""
     known = f"status.{said or 'unlabelled'}"
     return say(known) if isinstance(said, str | None) and known in say.text else clip(str(said), 20)
+
+
+def _reward(paid) -> str:
+    value = number(paid)
+    return clip(str(paid), 12) if value is None else f"{value:.3f}".replace("-", "\u2212")

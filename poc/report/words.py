@@ -217,7 +217,7 @@ def by_verdict(judged: list[Judged], say: Language) -> list[tuple[str, str]]:
     found: dict[str, list[str]] = {}
     for j in judged:
         changed = f" {signed(j.arm.change.value)}" if j.arm.change else ""
-        undone = f" ({say('undone', value=signed(j.arm.undone[1].value))})" if j.arm.undone else ""
+        undone = say("undone", value=signed(j.arm.undone[1].value)) if j.arm.undone else ""
         found.setdefault(j.verdict.word, []).append(clip(j.arm.label, 60) + changed + undone)
     return [(say(f"badge.{word}"), _listed(found[word], say)) for word in BADGES if word in found]
 

@@ -32,7 +32,7 @@ TEXT = {
     "labels": "labels",
     "labels alone": "labels alone",
     "control": "random (control)",
-    "undone": "the guard undid {value}",
+    "undone": " (the guard undid {value})",
     "bar": "Change in accuracy",
     "bar.zero": "0 points",
     # Names of models, tasks and machines
@@ -118,7 +118,7 @@ TEXT = {
     "next.not tried": "Run it with {command}.",
     "risk.serious": "Serious: {text}",
     "risk.minor": "{text}",
-    "risk.none": "None of the serious ones that were looked for.",
+    "risk.none": "No serious risk found among those looked for.",
     "risk.fell from peak": "accuracy peaked at step {step} and has changed by {amount} points since.",
     "risk.stopped": "the guard ended a run after {step} steps and no checkpoint was left to go back to.",
     "risk.guard": "the guard spoke at step {step} and nobody went back: {about}.",
@@ -132,7 +132,7 @@ TEXT = {
     "cost.time": "{time} of this machine{money}",
     "cost.again": "{time} for the same number of steps again{money}",
     "cost.money": " ({amount})",
-    "cost.set": "For money, set prices before the run: "
+    "cost.set": "To see money here, set prices before the run: "
     "<code>--set cost.per_hour=0.80 --set cost.per_label=0.50</code>.",
     "cost.labels": "{used} used, {saved} spared",
     "cost.no labels": "No labels used in training, {saved} spared",
@@ -242,6 +242,7 @@ TEXT = {
     "curves.starts": "Change in accuracy by how undecided the start was; bars: 95 % interval over questions. The best "
     "step is picked on the questions it is measured on, so it flatters.",
     "curves.accuracy": "Right answers on the hold-out at temperature 1; band: 95 % interval over questions.",
+    "curves.caption": "{group}. {text}",
     "curves.events": "Numbered: the guard.",
     "curves.none": ": no change of accuracy was measured.",
     "event": "{number}: step {step}, {arm}: {meaning} ({rule}; {action})",
@@ -391,6 +392,7 @@ TEXT = {
     # Reproducibility
     "again.heading": "How to get these numbers again",
     "again.config": "Configuration of {arm}",
+    "again.config like": "Configuration of {arm}: what differs from {first}",
     "origin.kit": "Kit",
     "origin.command": "Command",
     "origin.started": "Started",

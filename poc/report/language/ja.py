@@ -34,7 +34,7 @@ TEXT = {
     "labels": "ラベル",
     "labels alone": "ラベルのみ",
     "control": "random（対照）",
-    "undone": "ガードが {value} を取り消し",
+    "undone": "（ガードが {value} を取り消し）",
     "bar": "正答率の変化",
     "bar.zero": "0 ％ポイント",
     # Names of models, tasks and machines
@@ -131,7 +131,7 @@ TEXT = {
     "cost.time": "この機材で {time}{money}",
     "cost.again": "同じステップ数をもう一度で {time}{money}",
     "cost.money": "（{amount}）",
-    "cost.set": "金額の表示には、実行前に単価を設定します：<code>--set cost.per_hour=0.80 --set cost.per_label=0.50</code>",
+    "cost.set": "金額を表示するには、実行前に単価を設定します：<code>--set cost.per_hour=0.80 --set cost.per_label=0.50</code>",
     "cost.labels": "使用 {used}、節約 {saved} 件",
     "cost.no labels": "学習にラベルは不使用、節約 {saved} 件",
     "cost.break even": "機材の費用はラベル {n} 件分に当たります。",
@@ -149,7 +149,7 @@ TEXT = {
     "phrase.lab": "「これは小型の実験用モデルです。手法と安全装置が働くことは示せますが、"
     "当社のモデルについては何も言えません。」",
     "phrase.unknown": "「今回以外の課題での成績と、実際の利用者の評価はまだ分かりません。」",
-    "phrase.proposal": "「『{stage}』については、次のように提案します。{next}同じステップ数をもう一度行うと"
+    "phrase.proposal": "「『{stage}』については、次のように提案します。{next}同じステップ数をもう一度行うと "
     "{time}{money}です。」",
     # Verdict for each arm
     "verdicts.heading": "構成ごとの判定",
@@ -238,6 +238,7 @@ TEXT = {
     "curves.starts": "学習前の迷いの大きさ（エントロピー）と正答率の変化。棒は問題についての 95 % 信頼区間です。"
     "最良のステップは評価に使った問題で選んだため、実際より良く見えます。",
     "curves.accuracy": "温度 1 での評価用の問題の正答率。帯は問題についての 95 % 信頼区間です。",
+    "curves.caption": "{group}。{text}",
     "curves.events": "番号はガードの働きです。",
     "curves.none": "：正答率の変化は測られていません。",
     "event": "{number}：ステップ {step}、{arm}。{meaning}（{rule}、{action}）",
@@ -385,6 +386,7 @@ TEXT = {
     # Reproducibility
     "again.heading": "同じ数値を再現するには",
     "again.config": "設定：{arm}",
+    "again.config like": "設定：{arm}（{first} との違い）",
     "origin.kit": "キット",
     "origin.command": "コマンド",
     "origin.started": "開始",
