@@ -124,7 +124,7 @@ def heat_map(key: str, rows: Sequence[str], columns: Sequence[str], cells: Seque
     with matplotlib.rc_context(RC | {"axes.grid": False}):
         figure, axes = new_figure(1.9 + 0.72 * len(columns), 1.0 + 0.42 * len(rows))
         shades = [[c.change.value / most if c else 0.0 for c in row] for row in cells]
-        axes.imshow(shades, cmap="PuOr", vmin=-1.6, vmax=1.6, aspect="auto")  # beyond 1: no shade too dark for text
+        axes.imshow(shades, cmap="PuOr", vmin=-2.5, vmax=2.5, aspect="auto")  # beyond 1: no shade too dark for text
         for y, row in enumerate(cells):
             for x, cell in enumerate(row):
                 _cell(axes, x, y, cell)
@@ -146,7 +146,7 @@ def _cell(axes, x: int, y: int, cell: Cell | None) -> None:
     points = round(100 * cell.change.value)
     text = f"{points:+d}".replace("-", "−") if points else "0"
     axes.text(x, y, text, ha="center", va="center", weight="bold" if clear else "normal",
-              color="#111111" if clear else "#555555")  # fmt: skip
+              color="#111111" if clear else "#3a3a3a")  # fmt: skip
     if cell.own:
         axes.add_patch(matplotlib.patches.Rectangle((x - 0.47, y - 0.46), 0.94, 0.92, fill=False, linewidth=1.4))
 
