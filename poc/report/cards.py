@@ -146,7 +146,8 @@ def _labels(arm: Arm, total: Spent, say: Language) -> list[str]:
     saved = f"{total.saved or 0:,}" + (_money(total.money_saved, total.cost, say) if total.saved else "")
     lines = [say(key, used=used, saved=saved)]
     if total.break_even is not None:
-        lines.append(say("cost.break even", n=f"{total.break_even:,.1f}"))
+        key = "cost.break even" if total.break_even >= 1 else "cost.break even less"
+        lines.append(say(key, n=f"{total.break_even:,.0f}"))
     return lines
 
 

@@ -167,3 +167,20 @@ def test_what_is_folded_is_printed():
     css = (Path(write.__code__.co_filename).with_name("page.css")).read_text()
     printed = css[css.index("@media print") :]
     assert "details::details-content" in printed and "content-visibility: visible" in printed
+
+
+def test_the_way_to_prices_is_told_once_and_only_where_there_are_none(tmp_path):
+    free = fake_runs.pilot(tmp_path / "free", 8, arms=ARMS)
+    assert page(free, tmp_path).count("cost.per_hour=0.80") == 1
+    arms = [arm for arm in PilotConfig().arms if arm.label in ARMS]
+    config = PilotConfig(arms=arms, cost={"per_hour": 1.0})
+    priced = fake_runs.write_pilot(tmp_path / "priced", config, {label: (0.4, 0.5) for label in ARMS}, 8)
+    text = page(priced, tmp_path)
+    assert "cost.per_hour=0.80" not in text and "0.014 USD" in text  # 51.3 s at 1.00 an hour
+
+
+def test_configurations_are_told_by_what_differs(pilot, tmp_path):
+    text = page(pilot, tmp_path)
+    first, other = (re.findall(r'<details class="config">.*?</details>', text, re.S) + [""])[:2]
+    assert "Configuration of base-self_certainty</summary>" in first and "max_new_tokens" in first
+    assert "-  self_certainty: 1.0" in other and "+  verifiable: 1.0" in other and "max_new_tokens" not in other

@@ -73,7 +73,7 @@ TEXT = {
     "word.not enough evidence": "Not enough evidence",
     "word.not tried": "Not tried",
     "card.gain": "Gain",
-    "card.measured": "Measured on",
+    "card.measured": "Measured",
     "card.why": "Why",
     "card.risk": "Risks",
     "card.cost": "Cost so far",
@@ -98,7 +98,7 @@ TEXT = {
     "reason.control": "The gain is not clearly larger than that of a coin toss (this arm minus control: {over}).",
     "reason.unclear": "The interval still holds both a useful gain and none.",
     "reason.not tried": "No arm of this stage was run.",
-    "needed": "It takes about {n} questions instead of {have} to settle it, if the gain is what it seems.",
+    "needed": "It takes at least {n} questions instead of {have} to settle it, if the change is what it seems.",
     "needed.most": "It would take more than {n} questions to settle it.",
     "next.helps": "Give the checkpoint {checkpoint} to a few users, keep the start model ready, and measure again on "
     "new questions.",
@@ -137,6 +137,7 @@ TEXT = {
     "cost.labels": "{used} used, {saved} spared",
     "cost.no labels": "No labels used in training, {saved} spared",
     "cost.break even": "Machine time costs as much as {n} labels.",
+    "cost.break even less": "Machine time costs less than one label.",
     # To say in a meeting
     "phrases.heading": "Five sentences for the meeting",
     "phrase.tried": "“We tried {arms} and measured each on {n} questions that no training saw; that took {time} of "

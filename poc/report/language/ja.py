@@ -98,7 +98,7 @@ TEXT = {
     "reason.control": "偶然だけの報酬（対照）を明確に上回っていません（この構成と対照の差：{over}）。",
     "reason.unclear": "信頼区間には、有用な効果がある場合もない場合も含まれています。",
     "reason.not tried": "この段階の構成は実行されていません。",
-    "needed": "見かけどおりの効果であれば、{have} 問ではなく約 {n} 問あれば決着します。",
+    "needed": "見かけどおりの変化であれば、{have} 問ではなく少なくとも {n} 問あれば決着します。",
     "needed.most": "決着には {n} 問を超える問題が必要です。",
     "next.helps": "チェックポイント {checkpoint} を少数の利用者で試し、元のモデルに戻せる状態を保ち、"
     "新しい問題で測り直してください。",
@@ -135,6 +135,7 @@ TEXT = {
     "cost.labels": "使用 {used}、節約 {saved} 件",
     "cost.no labels": "学習にラベルは不使用、節約 {saved} 件",
     "cost.break even": "機材の費用はラベル {n} 件分に当たります。",
+    "cost.break even less": "機材の費用はラベル 1 件分に満たない額です。",
     # To say in a meeting
     "phrases.heading": "会議で使える五つの文",
     "phrase.tried": "「{arms}を試し、それぞれ学習に使っていない {n} 問で測りました。機材の時間は {time}{money}です。」",
