@@ -195,12 +195,14 @@ def phrases(found: Sequence[Decision], judged: Sequence[Judged], lab: bool, say:
 
 
 def _tried(judged: Sequence[Judged], say: Language) -> Markup:
-    seconds = [s for j in judged if (s := j.arm.seconds()) is not None]
-    questions = max((j.arm.change.n for j in judged if j.arm.change), default=0)
+    started = [j for j in judged if any(run.status != "not started" for run in j.arm.runs)]
+    seconds = [s for j in started if (s := j.arm.seconds()) is not None]
+    questions = max((j.arm.change.n for j in started if j.arm.change), default=0)
     cost = prices(judged[0].arm)
     paid = _money(money.of_time(sum(seconds), cost), cost, say) if seconds else ""
-    return say.markup("phrase.tried", arms=say.count("arm", len(judged)), n=questions, money=paid,
-                      time=words.duration(sum(seconds) if seconds else None, say))  # fmt: skip
+    values = {"arms": say.count("arm", len(started)), "money": paid}
+    time = words.duration(sum(seconds) if seconds else None, say)
+    return say.markup("phrase.tried" if questions else "phrase.unmeasured", n=questions, time=time, **values)
 
 
 def _leading(found: Sequence[Decision]) -> Decision | None:

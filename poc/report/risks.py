@@ -24,7 +24,7 @@ GRAVE_RULES = (
 
 Kind = Literal[
     "fell from peak", "stopped", "guard", "foreign script", "collapse",  # serious
-    "undone", "elsewhere", "greedy", "calibration", "one seed",
+    "undone", "elsewhere", "greedy", "calibration", "no control", "one seed",
 ]  # fmt: skip
 SERIOUS = ("fell from peak", "stopped", "guard", "foreign script", "collapse")
 
@@ -42,7 +42,7 @@ def risks(judged: Judged) -> list[Risk]:
     """All that were found, serious ones first."""
     arm = judged.arm
     found = [*_fallen(judged), *_stopped(arm), *_standing(arm), *_foreign(arm), *_collapsed(arm)]
-    return found + [*_undone(arm), *_elsewhere(arm), *_lost(arm), *_one_seed(arm)]
+    return found + [*_undone(arm), *_elsewhere(arm), *_lost(arm), *_uncontrolled(judged), *_one_seed(arm)]
 
 
 def serious(found: Sequence[Risk]) -> tuple[Risk, ...]:
@@ -111,6 +111,11 @@ def _lost(arm: Arm) -> list[Risk]:
 def _moved(arm: Arm, metric: str) -> float | None:
     before, after = arm.metric(metric, 0), arm.metric(metric, -1)
     return after - before if arm.ends and before is not None and after is not None else None
+
+
+def _uncontrolled(judged: Judged) -> list[Risk]:
+    """Without a random reward on the same model, drift cannot be told from a gain."""
+    return [Risk("no control")] if judged.control is None and judged.arm.change else []
 
 
 def _one_seed(arm: Arm) -> list[Risk]:

@@ -283,3 +283,18 @@ def test_a_higher_confidence_can_take_a_verdict_back(tmp_path):
     judged = of(pilot_of(tmp_path / "p", {BASE: (0.4, 0.5)}, 60), "base-trajectory_entropy")
     wide = at_confidence(judged.arm, None, 0.9999)
     assert judged.verdict.word == "helps" and wide.verdict.word == "no evidence"
+
+
+def test_a_gain_without_a_control_is_told(tmp_path):
+    alone = of(pilot_of(tmp_path / "p", {BASE: (0.4, 0.75)}, 24), "base-trajectory_entropy")
+    assert [r.kind for r in risks.risks(alone)] == ["no control", "one seed"]
+
+
+def test_what_was_never_started_was_not_tried(tmp_path):
+    folder = fake_runs.pilot(tmp_path / "p", 8, arms=("base-verifiable",))  # one of eight
+    judged = collect(read(folder))
+    assert "We tried 1 arm and" in cards.phrases(decisions(judged), judged, lab=False, say=EN)[0]
+    for path in (folder / "arms/base-verifiable-seed0/evaluations").iterdir():
+        path.unlink()
+    judged = collect(read(folder))
+    assert "none was measured" in cards.phrases(decisions(judged), judged, lab=False, say=EN)[0]

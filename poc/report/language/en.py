@@ -10,7 +10,7 @@ TEXT = {
     "semicolon": "; ",
     "and": " and ",
     "and more": " and {n} more",
-    "time.unknown": "time unknown",
+    "time.unknown": "an unknown time",
     "time.hours": "{hours} h {minutes:02d} min",
     "time.minutes": "{minutes} min {rest:02d} s",
     "time.seconds": "{rest} s",
@@ -128,6 +128,7 @@ TEXT = {
     "risk.elsewhere": "Worse elsewhere: {amount} points on {about}.",
     "risk.greedy": "Without sampling (greedy) accuracy changed by {amount} points.",
     "risk.calibration": "Calibration got worse: ECE {amount} points.",
+    "risk.no control": "No random-reward arm on this model: drift is not ruled out.",
     "risk.one seed": "One training run only: how much runs differ is not known.",
     "cost.time": "{time} of this machine{money}",
     "cost.again": "{time} for the same number of steps again{money}",
@@ -142,6 +143,8 @@ TEXT = {
     "phrases.heading": "Five sentences for the meeting",
     "phrase.tried": "“We tried {arms} and measured each on {n} questions that no training saw; that took {time} of "
     "machine time{money}.”",
+    "phrase.unmeasured": "“We tried {arms}, which took {time} of machine time{money}; none was measured before and "
+    "after.”",
     "phrase.ship": "“The best result is {arm}: {change} on {n} questions, with none of the serious risks looked for.”",
     "phrase.open": "“The best result so far is {arm}: {change} on {n} questions, which is not enough to decide.”",
     "phrase.none": "“Nothing we tried is fit to ship; the best was {arm} with {change} on {n} questions.”",
@@ -323,7 +326,7 @@ TEXT = {
     "calibration.auroc after": "AUROC after",
     # Human review
     "review.heading": "What people found",
-    "review.note": "A sample of answers was judged by a person who did not see what the verifier said.",
+    "review.note": "A sample of answers was judged by a person, beside the verifier.",
     "review.told": "{reviewer} judged {n} answers on {date}: {agreement} as the verifier did; beyond chance (kappa) "
     "{kappa}.",
     "review.differs": "The adapter in this folder is not the one that was reviewed: compare the two hashes.",

@@ -12,7 +12,7 @@ TEXT = {
     "semicolon": "。",
     "and": "・",
     "and more": " ほか {n} 件",
-    "time.unknown": "時間は不明",
+    "time.unknown": "不明な時間",
     "time.hours": "{hours} 時間 {minutes:02d} 分",
     "time.minutes": "{minutes} 分 {rest:02d} 秒",
     "time.seconds": "{rest} 秒",
@@ -77,7 +77,7 @@ TEXT = {
     "card.measured": "測定",
     "card.why": "理由",
     "card.risk": "リスク",
-    "card.cost": "これまでの費用",
+    "card.cost": "費用の実績",
     "card.going on": "続ける場合",
     "card.next": "次の一手：",
     "gain": "{change}：{before} → {after}",
@@ -127,6 +127,7 @@ TEXT = {
     "risk.elsewhere": "ほかの測定で悪化：{about}で {amount} ％ポイント。",
     "risk.greedy": "サンプリングなし（貪欲法）の正答率は {amount} ％ポイント変化しました。",
     "risk.calibration": "自信と正答率のずれが拡大しました（ECE {amount} ポイント）。",
+    "risk.no control": "このモデルには偶然だけの報酬（対照）がなく、単なる変動の可能性が残ります。",
     "risk.one seed": "学習は 1 回だけで、学習ごとのばらつきは分かりません。",
     "cost.time": "この機材で {time}{money}",
     "cost.again": "同じステップ数をもう一度で {time}{money}",
@@ -139,6 +140,7 @@ TEXT = {
     # To say in a meeting
     "phrases.heading": "会議で使える五つの文",
     "phrase.tried": "「{arms}を試し、それぞれ学習に使っていない {n} 問で測りました。機材の時間は {time}{money}です。」",
+    "phrase.unmeasured": "「{arms}を試し、機材の時間は {time}{money}でしたが、学習の前後を測れたものはありません。」",
     "phrase.ship": "「最も良い結果は {arm} で、{n} 問で {change}でした。調べた範囲に重大なリスクはありません。」",
     "phrase.open": "「これまでの最良は {arm} で、{n} 問で {change}ですが、判断するにはまだ足りません。」",
     "phrase.none": "「採用できる結果はありませんでした。最良は {arm} で、{n} 問で {change}です。」",
@@ -317,7 +319,7 @@ TEXT = {
     "calibration.auroc after": "AUROC 学習後",
     # Human review
     "review.heading": "人による確認",
-    "review.note": "自動判定の結果を見ていない人が、答えの一部を判定しました。",
+    "review.note": "自動判定とは別に、人が答えの一部を判定しました。",
     "review.told": "{reviewer} が {date} に {n} 件を判定し、{agreement} が自動判定と一致しました。"
     "偶然を除いた一致度（カッパ係数）は {kappa} です。",
     "review.differs": "このフォルダーのアダプターは、確認されたものと異なります。二つのハッシュを比べてください。",
