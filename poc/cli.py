@@ -198,15 +198,19 @@ def report(
         Path | None, typer.Option("--out", help="HTML file; report.html in the folder, of several: here.")
     ] = None,
     table: Annotated[bool, typer.Option("--table", help="Print a Markdown table for a log; write nothing.")] = False,
+    language: Annotated[str, typer.Option("--language", help="Of the page: en or ja.")] = "en",
 ) -> None:
-    """Write one offline HTML page about finished runs, or print a table."""
+    """Write the decision report on finished runs, one offline HTML page, or print a table."""
     from poc import report as stage
 
     if table and out:
         raise InputError(f"--table writes nothing, so --out {out} has no use: give one of the two")
+    if table and language != "en":
+        raise InputError(f"--table is for a log, which is in English: leave --language {language} out")
     if table:
         return print(stage.table(runs), end="")
-    print(stage.write(runs, out or (runs[0] if len(runs) == 1 else Path()) / "report.html"))
+    path = stage.write(runs, out or (runs[0] if len(runs) == 1 else Path()) / "report.html", language)
+    print(stage.told(path, language))
 
 
 @app.command()

@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from poc.records import InputError
 from poc.report.arms import Judged, collect
+from poc.report.language import load
 from poc.report.log_table import markdown
 from poc.report.page import context
 from poc.report.read import read
@@ -22,16 +23,17 @@ MAX_BYTES = 3_000_000
 DETAILED_ARMS = (24, 8, 0)  # tried in this order until the file is small enough
 
 
-def write(folders: Sequence[Path], out: Path) -> Path:
+def write(folders: Sequence[Path], out: Path, language: str = "en") -> Path:
     """Writes the report on any mix of run folders and pilot folders to the file `out` and returns it.
 
-    Raises InputError when a folder is neither, when none has a run, or when `out` is a folder.
+    `language`: en or ja. Raises InputError when a folder is neither, when none has a run, when `out` is a folder, or
+    for another language.
     """
-    out = Path(out)
+    out, say = Path(out), load(language)
     if out.is_dir():
         raise InputError(f"{out}: is a folder; name the HTML file to write")
     judged = _judged(folders)
-    pages = (_render(context(judged, detailed)) for detailed in DETAILED_ARMS)
+    pages = (_render(context(judged, detailed, say)) for detailed in DETAILED_ARMS)
     page = next((p for p in pages if len(p) <= MAX_BYTES), None)
     if page is None:
         raise InputError(f"a report on {len(judged)} arms is larger than {MAX_BYTES} bytes: report on fewer folders")
@@ -40,6 +42,11 @@ def write(folders: Sequence[Path], out: Path) -> Path:
     partial.write_bytes(page)
     os.replace(partial, out)
     return out
+
+
+def told(path: Path, language: str = "en") -> str:
+    """Where the page is, as one line for the terminal."""
+    return load(language)("written", path=visible(str(path)))
 
 
 def table(folders: Sequence[Path]) -> str:

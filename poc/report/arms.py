@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from poc.config import NEED_LABELS
 from poc.report import verdicts
-from poc.report.read import Completion, Evaluation, Run, Values, number
+from poc.report.read import Alarm, Completion, Evaluation, Run, Values, number
 from poc.report.verdicts import Peak, Verdict
 from poc.statistics import Interval, bootstrap_interval
 
@@ -192,15 +192,24 @@ class Arm:
     def seconds(self) -> float | None:
         return _sum([number(_of(r.outcome, "seconds", "total")) for r in self.runs])
 
+    @cached_property
+    def events(self) -> list[Alarm]:
+        """What the guard decided, of all seeds, by step."""
+        return sorted({d for run in self.runs for d in run.alarms}, key=lambda d: (d.step, d.rule, d.action))
+
 
 @dataclass(frozen=True)
 class Judged:
-    """An arm with its verdict, its control (None without one on the same model) and its change minus the control's."""
+    """An arm with its verdict, its control (None without one on the same model) and its change minus the control's.
+
+    `change`: of accuracy, at the confidence that the verdict was made with.
+    """
 
     arm: Arm
     verdict: Verdict
     control: Arm | None
     over_control: Interval | None
+    change: Interval | None
 
 
 def collect(runs: Sequence[Run]) -> list[Judged]:
@@ -224,19 +233,25 @@ def correct_anyhow(completion: Completion) -> bool | None:
     return completion.correct_anyhow
 
 
-def _judged(arm: Arm, arms: list[Arm]) -> Judged:
-    control = next((a for a in arms if a.is_control and a.group == arm.group and a is not arm), None)
-    over = verdicts.difference_of_changes(*(a.before_and_after(correct) for a in (arm, control))) if control else None
+def at_confidence(arm: Arm, control: Arm | None, confidence: float = 0.95) -> Judged:
+    """`arm` judged with intervals of this confidence; `control`: the random-reward arm on the same model."""
+    sides = arm.before_and_after(correct)
+    change = verdicts.change(*sides, confidence)
+    over = verdicts.difference_of_changes(sides, control.before_and_after(correct), confidence) if control else None
     verdict = verdicts.judge(
-        arm.change,
-        moved=verdicts.moved(*arm.before_and_after(correct)),
+        change,
+        moved=verdicts.moved(*sides),
         is_control=arm.is_control,
-        anyhow=arm.anyhow,
+        anyhow=verdicts.change(*arm.before_and_after(correct_anyhow), confidence),
         control=control.change if control else None,
         over_control=over,
         peak=None if any(run.kept for run in arm.runs) else arm.peak,
     )
-    return Judged(arm, verdict, control, over)
+    return Judged(arm, verdict, control, over, change)
+
+
+def _judged(arm: Arm, arms: list[Arm]) -> Judged:
+    return at_confidence(arm, next((a for a in arms if a.is_control and a.group == arm.group and a is not arm), None))
 
 
 def _rises(plan) -> bool:

@@ -62,18 +62,41 @@ class Line(NamedTuple):
     points: Sequence[tuple[int, Interval]]
 
 
-def curves(key: str, lines: Sequence[Line], *, label: str, ylabel: str, scale: float = 1.0) -> Markup:
-    """All `lines` in one chart, each named at its right end; `scale` multiplies values (100 for per cent)."""
+class Mark(NamedTuple):
+    """A numbered event on one curve: the guard spoke at this step. `share`: its height on the curve, unscaled."""
+
+    number: int
+    step: int
+    share: float
+
+
+def curves(
+    key: str,
+    lines: Sequence[Line],
+    *,
+    label: str,
+    ylabel: str,
+    details: str = "",
+    xlabel: str = "training step",
+    scale: float = 1.0,
+    marks: Sequence[Mark] = (),
+) -> Markup:
+    """All `lines` in one chart, each named at its right end; `scale` multiplies values (100 for per cent).
+
+    `label` names the chart, `details` says in words what it shows.
+    """
     with matplotlib.rc_context(RC):
         figure, axes = new_figure(5.4, 3.3 if len(lines) < 7 else 3.9)
         for line in lines:
             _draw(axes, line, scale)
         last = max((line.points[-1][0] for line in lines), default=1) or 1
-        axes.set(xlabel="training step", ylabel=ylabel, xlim=(0, last * 1.02))
+        axes.set(xlabel=xlabel, ylabel=ylabel, xlim=(0, last * 1.02))
         axes.margins(y=0.08)
         _integer_steps(axes)
         _name_ends(axes, lines, scale, last)
-        return as_svg(figure, key, label)
+        for mark in marks:
+            _numbered(axes, mark, scale)
+        return as_svg(figure, key, label, details)
 
 
 def panel(
@@ -85,11 +108,17 @@ def panel(
     steps: int,
     limits: tuple[float, float] | None,
     scale: float = 1.0,
+    events: Sequence[int] = (),
 ) -> Markup:
-    """A small chart of one arm; `limits` (scaled) make panels of one metric comparable between arms."""
+    """A small chart of one arm; `limits` (scaled) make panels of one metric comparable between arms.
+
+    `events`: steps at which the guard spoke, as dotted uprights.
+    """
     with matplotlib.rc_context(RC | {"font.size": 9}):
         figure = Figure(figsize=(2.2, 1.65))  # a fixed layout: there are many of these, and measuring text is slow
         axes = figure.add_axes((0.17, 0.15, 0.8, 0.7))
+        for step in events:
+            axes.axvline(step, color="#111111", linewidth=1, linestyle=(0, (1, 1.2)), zorder=0)
         for line in lines:
             _draw(axes, line, scale, small=True)
         axes.set_title(title, fontsize=9, loc="left")
@@ -99,6 +128,24 @@ def panel(
         axes.locator_params(axis="y", nbins=4)
         axes.set_xticks([0, steps] if steps else [0])
         return as_svg(figure, key, label)
+
+
+def stacked(key: str, parts: Sequence[tuple[str, Line, float]], *, label: str, details: str, title: str, xlabel: str,
+            events: Sequence[int] = ()) -> Markup:  # fmt: skip
+    """Curves of one arm over each other on the same steps: (axis label, line, scale) of each."""
+    with matplotlib.rc_context(RC):
+        figure = Figure(figsize=(5.4, 3.6), layout="constrained")
+        rows = figure.subplots(len(parts), sharex=True)
+        for axes, (ylabel, line, scale) in zip(rows, parts, strict=True):
+            for step in events:
+                axes.axvline(step, color="#111111", linewidth=1, linestyle=(0, (1, 1.2)), zorder=0)
+            _draw(axes, line, scale)
+            axes.set_ylabel(ylabel)
+            axes.locator_params(axis="y", nbins=4)
+        rows[0].set_title(title, fontsize=10, loc="left")
+        rows[-1].set_xlabel(xlabel)
+        _integer_steps(rows[-1])
+        return as_svg(figure, key, label, details)
 
 
 def new_figure(width: float, height: float):
@@ -121,6 +168,15 @@ def _draw(axes, line: Line, scale: float, small: bool = False) -> None:
         marker=line.style.marker if len(steps) < 40 else None,
         markersize=3 if small else 4.5,
     )
+
+
+def _numbered(axes, mark: Mark, scale: float) -> None:
+    """A numbered disc on the curve and a dotted upright through it."""
+    axes.axvline(mark.step, color="#555555", linewidth=0.8, linestyle=(0, (1, 1.5)), zorder=1)
+    axes.annotate(
+        str(mark.number), (mark.step, scale * mark.share), ha="center", va="center", fontsize=8, zorder=5,
+        bbox={"boxstyle": "circle,pad=0.25", "facecolor": "white", "edgecolor": "#111111", "linewidth": 1.2},
+    )  # fmt: skip
 
 
 def _integer_steps(axes) -> None:
@@ -163,8 +219,11 @@ def spread(positions: Sequence[float], sizes: Sequence[float]) -> list[float]:
     return [p - shift for p in placed]
 
 
-def as_svg(figure: Figure, key: str, label: str) -> Markup:
-    """The figure as an <svg> element: ids made unique by `key`, metadata and its document-wide style left out."""
+def as_svg(figure: Figure, key: str, label: str, details: str = "") -> Markup:
+    """The figure as an <svg> element with a title and, where there are details, a description.
+
+    Ids are made unique by `key`; metadata and the document-wide style are left out.
+    """
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": key}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # the reader's fonts draw the text, not ours
@@ -178,5 +237,7 @@ def as_svg(figure: Figure, key: str, label: str) -> Markup:
     body = re.sub(r' d="[^"]*"', lambda m: re.sub(r"(\.\d\d)\d+", r"\1", m[0]).replace("\n", " "), body)
     body = re.sub(r"(font: [^'\";]*px) [^\"]*?(;|\")", r"\1 system-ui, sans-serif\2", body)
     body = re.sub(r"\n\s*", "\n", body)
-    text = html.escape(label)
-    return Markup(f'<svg viewBox="{view_box}" role="img" aria-label="{text}"><title>{text}</title>{body}')
+    title = f'<title id="{key}-title">{html.escape(label)}</title>'
+    desc = f'<desc id="{key}-desc">{html.escape(details)}</desc>' if details else ""
+    named = f"{key}-title {key}-desc" if details else f"{key}-title"
+    return Markup(f'<svg viewBox="{view_box}" role="img" aria-labelledby="{named}">{title}{desc}{body}')

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 
 from poc.report import figures, words
 from poc.report.arms import Arm, Judged
+from poc.report.language import load
 from poc.report.read import Run
 from poc.report.transfer import VIEW, Matrix, matrices
 from poc.report.words import unique
@@ -18,6 +19,7 @@ HEAD = (
     "best evaluated step*: step, accuracy %, change (interval)", "entropy start → end, nats", "verdict",
 )  # fmt: skip
 FOOTNOTE = "\\* The best step is picked on the hold-out it is measured on, so it flatters."
+EN = load("en")  # a log is English, whatever language the page has
 _MARKS = re.compile(r"[\\`*\[\]<>|&~$]")
 
 
@@ -32,9 +34,9 @@ def carried_over(matrix: Matrix) -> str:
     """The matrix of one start model: change in points on each domain, with its interval."""
     head = (f"{escaped(clip(matrix.rows[0].arm.model, 80))}, trained on", *map(escaped, matrix.columns))
     before = [matrix.before(i) for i in range(len(matrix.columns))]
-    start = ("right before training", *(words.accuracy(arm.ends[0]) if arm else "–" for arm in before))
+    start = ("right before training", *(words.accuracy(arm.ends[0], EN) if arm else "–" for arm in before))
     rows = [
-        (escaped(figures.trained_name(row)), *(words.change(c.change) if c else "–" for c in row.cells))
+        (escaped(figures.trained_name(row, EN)), *(words.change(c.change, EN) if c else "–" for c in row.cells))
         for row in matrix.rows
     ]
     return _table(head, [start, *rows])
@@ -53,18 +55,18 @@ def _rows(j: Judged) -> list[tuple[str, ...]]:
         if not name.startswith(VIEW)
     ]  # those are in the matrix
     return [
-        _row(clip(visible(arm.label), 80), arm, words.BADGES[j.verdict.word][1] + remarks),
+        _row(clip(visible(arm.label), 80), arm, EN(f"badge.{j.verdict.word}") + remarks),
         *(_row(name, view, "–") for name, view in views),
     ]
 
 
 def _row(name: str, arm: Arm, verdict: str) -> tuple[str, ...]:
     best = arm.best
-    flat = f"{best.step}, {_share(best.accuracy.value)}, {words.change(best.change)}" if best else "–"
+    flat = f"{best.step}, {_share(best.accuracy.value)}, {words.change(best.change, EN)}" if best else "–"
     span = f"{_share(arm.ends[0].value)} → {_share(arm.ends[1].value)}" if arm.ends else "–"
     # Seeds that were measured; all of them where none was.
     seeds = len(arm.measured) or len(arm.runs)
-    return (escaped(name), str(seeds), span, words.change(arm.change), _by_seed(arm), flat, _entropy(arm), verdict)
+    return (escaped(name), str(seeds), span, words.change(arm.change, EN), _by_seed(arm), flat, _entropy(arm), verdict)
 
 
 def escaped(text: str) -> str:
@@ -92,13 +94,13 @@ def _origin(judged: list[Judged]) -> list[str]:
     seconds = [s for j in judged if (s := j.arm.seconds()) is not None]
     evaluations = [e for run in runs for e in run.evaluations]
     lines = {
-        "Kit": _values(known, lambda r: words.kit(r.environment)),
+        "Kit": _values(known, lambda r: words.kit(r.environment, EN)),
         "Command": _values(known, lambda r: str(r.environment.get("command")), _code),
-        "Hardware": _values(known, words.hardware),
+        "Hardware": _values(known, lambda r: words.hardware(r, EN)),
         "Seeds": _values(runs, lambda r: str(r.seed)),
         "Hold-out": f"{_range(len(e.prompts) for e in evaluations)} questions, "
         f"{_range(e.samples for e in evaluations)} samples each at temperature 1",
-        "Time": f"{words.duration(sum(seconds) if seconds else None)} in all",
+        "Time": f"{words.duration(sum(seconds) if seconds else None, EN)} in all",
         "Not as planned": _values([r for r in runs if r.status != "done"], lambda r: f"{r.name} {r.status}"),
     }
     return [f"{name}: {value}" for name, value in lines.items() if value]

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import yaml
 from pydantic import ValidationError
@@ -18,6 +18,7 @@ from poc.config import PilotConfig
 from poc.configfile import MAX_FILE_BYTES
 from poc.gap.curves import Curves, read_run
 from poc.records import InputError, Status
+from poc.report.review import Review, adapter_sha256, review
 from poc.statistics import Interval
 
 Values = dict[str, float]  # prompt key -> value of that prompt
@@ -27,14 +28,34 @@ MAX_VIEWS = 20  # levels and ways of asking; more is no pilot's folder
 UNREADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError, yaml.YAMLError)
 
 
+class Note(NamedTuple):
+    """What could not be read. `kind`: missing, unreadable, torn (the last line), line (its number), folders."""
+
+    kind: str
+    name: str
+    detail: str = ""
+
+
+class Alarm(NamedTuple):
+    """What the guard decided at a step; `action`: warn, stop or rollback."""
+
+    rule: str
+    action: str
+    step: int
+
+
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One answer on the hold-out. `status`, `formatted`, `correct_anyhow` are None where no label exists."""
+    """One answer on the hold-out. `status`, `formatted`, `correct_anyhow` are None where no label exists.
+
+    `confidence`: exp of the mean log-probability of its tokens, from 0 to 1; None where it was not written.
+    """
 
     text: str
     status: str | None
     formatted: bool | None
     correct_anyhow: bool | None
+    confidence: float | None = None
 
     @property
     def correct(self) -> float | None:
@@ -90,7 +111,9 @@ class Run:
     views: dict[str, tuple[Evaluation, ...]] = field(default_factory=dict)
     kept: Evaluation | None = None
     gap: Curves | None = None
-    notes: tuple[str, ...] = ()
+    alarms: tuple[Alarm, ...] = ()
+    review: Review | None = None
+    notes: tuple[Note, ...] = ()
     label: str = ""
     seed: int = 0
 
@@ -130,7 +153,7 @@ def _planned(folder: Path) -> list[tuple[str, int]]:
 
 
 def _read_run(folder: Path, source: str) -> Run:
-    notes: list[str] = []
+    notes: list[Note] = []
     config_text = _attempt(folder / "config.yaml", _text, "", notes)
     config = _attempt(folder / "config.yaml", lambda p: _mapping(yaml.safe_load(_text(p))), {}, notes)
     environment = _attempt(folder / "environment.json", _json, {}, notes)
@@ -155,10 +178,26 @@ def _read_run(folder: Path, source: str) -> Run:
         views={name: found for name, found in views.items() if name not in OF_THE_GUARD},
         kept=kept[0] if kept else None,
         gap=_attempt(folder, read_run, None, notes) if any(folder.glob("evaluations/gap/step-*.json")) else None,
+        alarms=_alarms(outcome.get("guard")),
+        review=_reviewed(folder, outcome.get("kept"), notes),
         notes=tuple(notes),
         label=str(environment.get("arm") or folder.resolve().name),
         seed=environment.get("seed") if isinstance(environment.get("seed"), int) else 0,
     )
+
+
+def _alarms(listed: Any) -> tuple[Alarm, ...]:
+    """The guard's, of outcome.json; what is none is left out."""
+    found = [d for d in listed if isinstance(d, dict) and _is_step(d.get("step"))] if isinstance(listed, list) else []
+    return tuple(Alarm(str(d.get("rule"))[:60], str(d.get("action"))[:20], d["step"]) for d in found[:100])
+
+
+def _reviewed(folder: Path, kept: Any, notes: list[Note]) -> Review | None:
+    """review.json, where people have read answers of this run."""
+    if not (folder / "review.json").exists():
+        return None
+    found = lambda path: review(_json(path), adapter_sha256(folder, kept))  # noqa: E731
+    return _attempt(folder / "review.json", found, None, notes)
 
 
 def number(value: Any) -> float | None:
@@ -175,7 +214,7 @@ def _is_step(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MAX_STEP
 
 
-def _evaluations(folder: Path, notes: list[str], view: str = "") -> tuple[Evaluation, ...]:
+def _evaluations(folder: Path, notes: list[Note], view: str = "") -> tuple[Evaluation, ...]:
     """What can be read of step-*.json in `folder`, by step."""
     prefix = f"{view}/" if view else ""
     paths = sorted(folder.glob("step-*.json"))
@@ -183,24 +222,25 @@ def _evaluations(folder: Path, notes: list[str], view: str = "") -> tuple[Evalua
     return tuple(sorted((e for e in found if e), key=lambda e: e.step))
 
 
-def _views(folder: Path, notes: list[str]) -> dict[str, tuple[Evaluation, ...]]:
+def _views(folder: Path, notes: list[Note]) -> dict[str, tuple[Evaluation, ...]]:
     paths = sorted(p for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
     if len(paths) > MAX_VIEWS:
-        notes.append(f"evaluations: {len(paths)} folders, the first {MAX_VIEWS} were read")
+        notes.append(Note("folders", "evaluations", f"{MAX_VIEWS} / {len(paths)}"))
     found = {path.name: _evaluations(path, notes, path.name) for path in paths[:MAX_VIEWS]}
     return {name: evaluations for name, evaluations in found.items() if evaluations}
 
 
-def _attempt(path: Path, reader: Callable, otherwise: Any, notes: list[str], name: str = "") -> Any:
+def _attempt(path: Path, reader: Callable, otherwise: Any, notes: list[Note], name: str = "") -> Any:
     try:
         return reader(path)
     except UNREADABLE as error:
-        reason = "missing" if isinstance(error, FileNotFoundError) else f"unreadable ({type(error).__name__}: {error})"
-        notes.append(f"{name or path.name}: {reason}; left out".replace("\n", " ")[:300])
+        kind = "missing" if isinstance(error, FileNotFoundError) else "unreadable"
+        detail = "" if kind == "missing" else f"{type(error).__name__}: {error}".replace("\n", " ")[:250]
+        notes.append(Note(kind, name or path.name, detail))
         return otherwise
 
 
-def _lines(path: Path, notes: list[str]) -> list[dict]:
+def _lines(path: Path, notes: list[Note]) -> list[dict]:
     raw = _attempt(path, lambda p: p.read_text("utf-8", errors="replace"), "", notes).split("\n")
     records = []
     for number, line in enumerate(raw, 1):
@@ -208,7 +248,7 @@ def _lines(path: Path, notes: list[str]) -> list[dict]:
             records += [_mapping(_loads(line))] if line.strip() else []
         except (ValueError, TypeError, RecursionError):
             torn = number == len(raw)
-            notes.append(f"{path.name}: {'torn last line' if torn else f'line {number} unreadable'}; left out")
+            notes.append(Note("torn", path.name) if torn else Note("line", path.name, str(number)))
     return records
 
 
@@ -245,7 +285,12 @@ def _question(question: str | list) -> str:
 
 def _completion(data: dict) -> Completion:
     status = _one_of(data["status"], get_args(Status), None)
-    return Completion(str(data["text"]), status, _flag(data.get("formatted")), _flag(data.get("correct_anyhow")))
+    formatted, anyhow = _flag(data.get("formatted")), _flag(data.get("correct_anyhow"))
+    return Completion(str(data["text"]), status, formatted, anyhow, _confidence(number(data.get("mean_logp"))))
+
+
+def _confidence(mean_logp: float | None) -> float | None:
+    return math.exp(mean_logp) if mean_logp is not None and mean_logp <= 0 else None
 
 
 def _interval(data: dict) -> Interval:

@@ -1,6 +1,6 @@
 """Charts of changes and ends rather than of training: against labels, and against the entropy of the start.
 
-Filled markers are the last evaluation, hollow ones the best on the way; bars are 95 % intervals.
+Filled markers are the last evaluation, hollow ones the best on the way; bars are 95 % intervals. All words come in.
 """
 
 from collections.abc import Sequence
@@ -12,8 +12,6 @@ from markupsafe import Markup
 
 from poc.report.charts import RC, STYLES, Style, as_svg, new_figure, spread
 from poc.statistics import Interval
-
-END, BEST = "at the end", "at the best evaluated step"
 
 
 class Dot(NamedTuple):
@@ -47,7 +45,7 @@ class Cell(NamedTuple):
     own: bool
 
 
-def dots(key: str, points: Sequence[Dot], *, label: str, xlabel: str, ylabel: str) -> Markup:
+def dots(key: str, points: Sequence[Dot], *, label: str, details: str, xlabel: str, ylabel: str) -> Markup:
     """Change against a starting property, with intervals; points of one model share x and are drawn side by side."""
     with matplotlib.rc_context(RC):
         figure, axes = new_figure(5.4, 3.6)
@@ -60,51 +58,73 @@ def dots(key: str, points: Sequence[Dot], *, label: str, xlabel: str, ylabel: st
         axes.set(xlabel=xlabel, ylabel=ylabel)
         axes.margins(x=0.15)
         _legend(figure, axes)
-        return as_svg(figure, key, label)
+        return as_svg(figure, key, label, details)
 
 
-def starts(key: str, points: Sequence[Start], *, label: str, xlabel: str, ylabel: str) -> Markup:
-    """One filled and one hollow marker for each start, its share above the chart."""
+def starts(key: str, points: Sequence[Start], *, label: str, details: str, xlabel: str, ylabel: str,
+           names: tuple[str, str]) -> Markup:  # fmt: skip
+    """One filled and one hollow marker for each start, its share above the chart; `names`: what the two are."""
     with matplotlib.rc_context(RC):
         figure, axes = new_figure(5.4, 3.9)
         axes.axhline(0, color="#444444", linewidth=1)
         beside = 0.02 * _span([p.x for p in points])
         for point in points:
-            _marked(axes, point.x, point.end, STYLES[0], filled=True)
+            _marked(axes, point.x, point.end, STYLES[0], names[0], filled=True)
             if point.best:
-                _marked(axes, point.x + beside, point.best, STYLES[1], filled=False)
+                _marked(axes, point.x + beside, point.best, STYLES[1], names[1], filled=False)
         axes.set(xlabel=xlabel, ylabel=ylabel)
         axes.margins(x=0.08, y=0.08)
         _name_above(axes, points)
         _legend(figure, axes)
-        return as_svg(figure, key, label)
+        return as_svg(figure, key, label, details)
 
 
-def by_labels(key: str, points: Sequence[Count], before: float, *, label: str) -> Markup:
-    """Accuracy against the number of labels, the counts side by side whatever their distance; `before`: training."""
+def by_labels(key: str, points: Sequence[Count], before: float, *, label: str, details: str, xlabel: str, ylabel: str,
+              names: tuple[str, str, str]) -> Markup:  # fmt: skip
+    """Accuracy against the number of labels, the counts side by side whatever their distance; `before`: training.
+
+    `names`: of the markers at the end and at the best step, and of the line before training.
+    """
     counts = sorted({p.labels for p in points})
     beside = 0.025 * max(len(counts) - 1, 1)
     with matplotlib.rc_context(RC):
         figure, axes = new_figure(5.4, 3.6)
-        axes.axhline(100 * before, color="#767676", linestyle=(0, (1, 1.5)), label="before training")
+        axes.axhline(100 * before, color="#767676", linestyle=(0, (1, 1.5)), label=names[2])
         ordered = sorted(points, key=lambda p: p.labels)
-        _series(axes, [(counts.index(p.labels), p.end) for p in ordered], STYLES[0], filled=True)
-        _series(axes, [(counts.index(p.labels) + beside, p.best) for p in ordered if p.best], STYLES[1], filled=False)
+        _series(axes, [(counts.index(p.labels), p.end) for p in ordered], STYLES[0], names[0], filled=True)
+        best = [(counts.index(p.labels) + beside, p.best) for p in ordered if p.best]
+        _series(axes, best, STYLES[1], names[1], filled=False)
         axes.set_xticks(range(len(counts)), [str(c) for c in counts])
-        axes.set(xlabel="labelled training questions (steps not to scale)", ylabel="right answers, %")
+        axes.set(xlabel=xlabel, ylabel=ylabel)
         axes.margins(x=0.1, y=0.08)
         _legend(figure, axes, 3)
-        return as_svg(figure, key, label)
+        return as_svg(figure, key, label, details)
+
+
+def reliability(key: str, before: Sequence[tuple[float, float]], after: Sequence[tuple[float, float]], *, label: str,
+                details: str, title: str, xlabel: str, ylabel: str, names: tuple[str, str, str]) -> Markup:  # fmt: skip
+    """Share of right answers by confidence, as (confidence, accuracy) of each bin; `names`: before, after, diagonal."""
+    with matplotlib.rc_context(RC):
+        figure, axes = new_figure(3.6, 3.7)
+        axes.plot([0, 100], [0, 100], color="#767676", linestyle=(0, (1, 1.5)), label=names[2])
+        for points, style, name, face in zip((before, after), STYLES, names, ("white", STYLES[1].color), strict=False):
+            x, y = ([100 * value for value in side] for side in zip(*points, strict=True))
+            axes.plot(x, y, color=style.color, linestyle=style.line, marker=style.marker, markerfacecolor=face,
+                      markersize=6, label=name)  # fmt: skip
+        axes.set(xlabel=xlabel, ylabel=ylabel, xlim=(0, 101), ylim=(-1, 101))
+        axes.set_title(title, fontsize=10, loc="left")
+        _legend(figure, axes, 3)
+        return as_svg(figure, key, label, details)
 
 
 def heat_map(key: str, rows: Sequence[str], columns: Sequence[str], cells: Sequence[Sequence[Cell | None]], *,
-             label: str) -> Markup:  # fmt: skip
+             label: str, details: str, xlabel: str, ylabel: str) -> Markup:  # fmt: skip
     """Changes in points, purple for a gain and orange for a loss; framed where a row was trained on the column."""
     most = max((abs(c.change.value) for row in cells for c in row if c), default=0) or 0.01
     with matplotlib.rc_context(RC | {"axes.grid": False}):
         figure, axes = new_figure(1.9 + 0.72 * len(columns), 1.0 + 0.42 * len(rows))
         shades = [[c.change.value / most if c else 0.0 for c in row] for row in cells]
-        axes.imshow(shades, cmap="PuOr", vmin=-1.6, vmax=1.6, aspect="auto")  # beyond 1: no shade too dark for text
+        axes.imshow(shades, cmap="PuOr", vmin=-2.5, vmax=2.5, aspect="auto")  # beyond 1: no shade too dark for text
         for y, row in enumerate(cells):
             for x, cell in enumerate(row):
                 _cell(axes, x, y, cell)
@@ -112,9 +132,9 @@ def heat_map(key: str, rows: Sequence[str], columns: Sequence[str], cells: Seque
         axes.set_yticks(range(len(rows)), rows)
         axes.xaxis.tick_top()
         axes.xaxis.set_label_position("top")
-        axes.set(xlabel="measured on", ylabel="trained on")
+        axes.set(xlabel=xlabel, ylabel=ylabel)
         axes.tick_params(length=0)
-        return as_svg(figure, key, label)
+        return as_svg(figure, key, label, details)
 
 
 def _cell(axes, x: int, y: int, cell: Cell | None) -> None:
@@ -126,23 +146,23 @@ def _cell(axes, x: int, y: int, cell: Cell | None) -> None:
     points = round(100 * cell.change.value)
     text = f"{points:+d}".replace("-", "−") if points else "0"
     axes.text(x, y, text, ha="center", va="center", weight="bold" if clear else "normal",
-              color="#111111" if clear else "#555555")  # fmt: skip
+              color="#111111" if clear else "#3a3a3a")  # fmt: skip
     if cell.own:
         axes.add_patch(matplotlib.patches.Rectangle((x - 0.47, y - 0.46), 0.94, 0.92, fill=False, linewidth=1.4))
 
 
-def _series(axes, points: Sequence[tuple[float, Interval]], style: Style, filled: bool) -> None:
+def _series(axes, points: Sequence[tuple[float, Interval]], style: Style, name: str, filled: bool) -> None:
     axes.plot([x for x, _ in points], [100 * y.value for _, y in points], color=style.color, linestyle=style.line,
               linewidth=1.2, zorder=1)  # fmt: skip
     for x, y in points:
-        _marked(axes, x, y, style, filled)
+        _marked(axes, x, y, style, name, filled)
 
 
-def _marked(axes, x: float, y: Interval, style: Style, filled: bool) -> None:
+def _marked(axes, x: float, y: Interval, style: Style, name: str, filled: bool) -> None:
     _bar(axes, x, y, style.color)
     face = style.color if filled else "white"
     axes.plot([x], [100 * y.value], style.marker, color=style.color, markerfacecolor=face, markersize=7,
-              label=END if filled else BEST)  # fmt: skip
+              label=name)  # fmt: skip
 
 
 def _bar(axes, x: float, y: Interval, color: str) -> None:

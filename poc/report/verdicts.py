@@ -82,11 +82,11 @@ def change(after: Sequence[Values], before: Sequence[Values], confidence: float 
     return paired_difference(list(a.values()), list(b.values()), confidence) if a else None
 
 
-def difference_of_changes(arm: tuple, other: tuple) -> Interval | None:
+def difference_of_changes(arm: tuple, other: tuple, confidence: float = 0.95) -> Interval | None:
     """(after - before) of one arm minus that of another, per prompt; each is a pair (after, before) as in `change`."""
-    a, b = (_change_per_prompt(*side) for side in (arm, other))
+    a, b = (change_per_prompt(*side) for side in (arm, other))
     keys = [k for k in a if k in b]
-    return bootstrap_interval([a[k] - b[k] for k in keys], bounds=(-2.0, 2.0)) if keys else None
+    return bootstrap_interval([a[k] - b[k] for k in keys], confidence, bounds=(-2.0, 2.0)) if keys else None
 
 
 def moved(after: Sequence[Values], before: Sequence[Values]) -> int:
@@ -123,7 +123,8 @@ def best_step(curve: dict[int, Sequence[Values]]) -> int | None:
     return max(sorted(curve)[1:], key=lambda s: _mean(over_seeds(curve[s])), default=None)
 
 
-def _change_per_prompt(after: Sequence[Values], before: Sequence[Values]) -> Values:
+def change_per_prompt(after: Sequence[Values], before: Sequence[Values]) -> Values:
+    """After - before of each prompt, averaged over the seeds that have it; arguments as in `change`."""
     pairs = [_shared(a, b) for a, b in zip(after, before, strict=True)]
     return over_seeds([{k: a[k] - b[k] for k in a} for a, b in pairs])
 

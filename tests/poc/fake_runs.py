@@ -209,24 +209,51 @@ HOSTILE = [
     '<math><mtext></p><img src=x onerror=alert(1)>', '<details open ontoggle=alert(1)>', '$\\frac{1}{0}$ $x^',
     '\x00<b>\x00', 'a\u202egnp.exe\u202c', '\u2066\u2067\u200b\ufeff', '\x1b]0;title\x07\x1b[2J', '\x9b31m',
     '\ud800x', "A" * 5000, '=HYPERLINK("https://evil.example")', ']]></svg><svg/onload=alert(1)>',
-    'url(https://evil.example)',
+    'url(https://evil.example)', '<ScRiPt>alert(1)</sCrIpT>', '<svg><animate onbegin=alert(1)>',
+    '<svg><a xlink:href="javascript:alert(1)"><text>x</text></a></svg>', '<foreignObject><script>1</script>',
+    'data:text/html,<script>alert(1)</script>', '{# x #}', '{{ say.code }}', '{% raw %}', '#{7*7}', '{7*7}',
+    '{0.__class__}',
+    '%(x)s %s %n', '@import url(//evil.example/x.css);', 'x:expression(alert(1))', '</main></body></html><h1>x',
+    '<plaintext>', '<textarea>', '<noscript><p title="</noscript><img src=x onerror=alert(1)>">',
+    '<template><script>alert(1)</script></template>', '\x1b]8;;https://evil.example\x07link\x1b]8;;\x07', '+cmd|calc',
+    '</code></pre><script>alert(1)</script>', '</desc></title><script>alert(1)</script>',
 ]  # fmt: skip
 
 
 class Page(HTMLParser):
-    """What a browser would build: elements and attributes."""
+    """What a browser would build: elements and attributes. `charts`: title and description of every drawing.
+
+    `own`: the page's text without what is data: code, preformatted text, and whatever is not to be translated.
+    """
+
+    VOID = {"meta", "br", "link", "img", "input", "base", "hr", "embed"}
 
     def __init__(self, text: str):
         super().__init__(convert_charrefs=True)
-        self.tags, self.attributes, self.words = set(), [], []
+        self.tags, self.attributes, self.words, self.charts, self.own_words = set(), [], [], [], []
+        self.open = []  # (tag, whether data begins here)
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
         self.tags.add(tag)
         self.attributes += attrs
+        if tag == "svg":
+            self.charts.append("")
+        if tag not in self.VOID:
+            self.open.append((tag, tag in ("code", "pre", "style") or ("translate", "no") in attrs))
+
+    def handle_endtag(self, tag):
+        if any(name == tag for name, _ in self.open):
+            while self.open.pop()[0] != tag:
+                pass
 
     def handle_data(self, data):
         self.words.append(data)
+        inside = [name for name, _ in self.open]
+        if "svg" in inside and inside[-1] in ("title", "desc"):
+            self.charts[-1] = f"{self.charts[-1]} {data}".strip()
+        if not any(is_data for _, is_data in self.open):
+            self.own_words.append(data)
 
     @property
     def text(self) -> str:
@@ -241,5 +268,19 @@ def harmless(text: str) -> Page:
     urls = [v for k, v in parsed.attributes if k.split(":")[-1] == "href"]
     assert all(u.startswith("#") for u in urls)
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]", text)
-    assert "default-src 'none'" in text and text.count("<style") == 1 and "@import" not in text
+    assert "default-src 'none'" in text and text.count("<style") == 1
+    assert "@import" not in re.search(r"<style>(.*?)</style>", text, re.S)[1]
     return parsed
+
+
+def review(text: str = "the model said 42") -> dict:
+    """review.json as the reviewing part writes it; `text` stands wherever a model or a person wrote something."""
+    rows = [{"id": f"math-0-holdout-{k}", "model": "end", "verifier": "wrong", "human": "correct", "text": text,
+             "note": text} for k in range(2)]  # fmt: skip
+    return {
+        "n": 40, "agreement": 0.95, "kappa": {"value": 0.9, "low": 0.7, "high": 0.97, "n": 40},
+        "by_model": {"start": {"human": 0.4, "verifier": 0.35, "n": 20},
+                     "end": {"human": 0.7, "verifier": 0.7, "n": 20}},
+        "disagreements": rows, "reviewer": text, "date": "2026-11-26", "sample_sha256": "ab" * 32,
+        "adapter_sha256": "cd" * 32,
+    }  # fmt: skip

@@ -13,6 +13,7 @@ from poc.config import DEFAULT_ARMS
 from poc.records import InputError
 from poc.report import verdicts, words, write
 from poc.report.arms import collect
+from poc.report.language import load
 from poc.report.read import read
 from poc.report.verdicts import Peak, judge
 from poc.statistics import Interval
@@ -27,6 +28,7 @@ UP, DOWN, NONE, FEW = (
 )
 SHORT = ("base-self_certainty", "base-verifiable", "base-random")
 HOSTILE, Page, harmless = fake_runs.HOSTILE, fake_runs.Page, fake_runs.harmless
+EN = load("en")
 
 
 def report(folders, tmp_path) -> str:
@@ -106,7 +108,7 @@ def test_a_verdict_needs_six_questions_that_changed(turned, word, tmp_path):
         fake_runs.write_json(path, data)
     judged = collect(read(folder))[0]
     assert judged.verdict.word == word and judged.arm.change.low > 0
-    assert ("Not enough questions" in words.sentence(judged)) == (turned < 6)
+    assert ("Not enough questions" in words.sentence(judged, EN)) == (turned < 6)
 
 
 def test_peak_is_the_best_step_and_needs_a_later_one():
@@ -137,10 +139,14 @@ def test_a_control_counts_only_for_the_model_it_started_from(pilot):
 
 def test_every_chart_has_a_name_and_its_own_ids(page):
     charts = re.findall(r"<svg [^>]*>", page)
-    assert len(charts) > 40 and all('role="img"' in c and re.search(r'aria-label="[^"]{10,}"', c) for c in charts)
+    assert len(charts) > 40 and all(
+        'role="img"' in c and re.search(r'aria-label(ledby)?="[^"]{6,}"', c) for c in charts
+    )
+    assert all(len(name) > 10 for name in Page(page).charts)
     ids = [v for k, v in Page(page).attributes if k == "id"]
     assert len(ids) == len(set(ids))
     used = set(re.findall(r'href="#([^"]+)"', page)) | set(re.findall(r"url\(#([^)]+)\)", page))
+    used |= {name for v in re.findall(r'aria-labelledby="([^"]+)"', page) for name in v.split()}
     assert used and used <= set(ids)
 
 
@@ -227,10 +233,10 @@ def test_a_run_that_went_back_is_judged_by_what_it_went_back_to(tmp_path):
     (run,) = [run for run in read(pilot) if run.label == "base-self_certainty"]
     assert run.final.step == 10 and run.evaluations[-1].step == 60 and run.views == {}
     text = harmless(report([pilot], tmp_path)).text
-    assert (
-        "stopped by its guard after 60 of 60 steps: canary_drop: it is forgetting. It went back to its checkpoint"
-        in text
+    stopped = (
+        r"stopped by its guard after 60 of 60 steps: canary_drop: it is forgetting ?. It went back to its checkpoint"
     )
+    assert re.search(stopped, text)
     assert re.search(r"Before the guard went back, at step 60: −[0-9.]+.points", text)
     assert re.search(r"base-self_certainty \S+ \(the guard undid −[0-9.]+\)", text) and told["audit_head"] in text
     judged = {j.arm.label: j for j in collect(read(pilot))}["base-self_certainty"]
@@ -239,7 +245,7 @@ def test_a_run_that_went_back_is_judged_by_what_it_went_back_to(tmp_path):
 
 def test_unlabelled_holdout_is_said_and_never_a_verdict(tmp_path):
     run = fake_runs.run(tmp_path / "run", DEFAULT_ARMS[0], 0, 12, labelled=False)
-    assert words.NO_LABELS in Page(report([run], tmp_path)).text
+    assert EN("unmeasured.labels") in Page(report([run], tmp_path)).text
 
 
 def test_seeds_of_an_arm_are_one_arm_with_their_spread(tmp_path):
@@ -263,8 +269,8 @@ def test_numbers_in_words():
     assert [words.signed(v) for v in (0.031, -0.2649, 0.0004, -0.0004, None)] == ["+3.1", "−26.5", "0.0", "0.0", "–"]
     assert (
         words.percent(0.41249) == "41.2\u00a0%"
-        and words.duration(3725) == "1 h 02 min"
-        and words.duration(59.4) == "59 s"
+        and words.duration(3725, EN) == "1 h 02 min"
+        and words.duration(59.4, EN) == "59 s"
     )
 
 

@@ -18,6 +18,7 @@ from poc.records import InputError
 from poc.report import figures, groups, scatter, table, verdicts, words, write
 from poc.report.arms import collect
 from poc.report.charts import CONTROL, STYLES, spread
+from poc.report.language import LANGUAGES, load
 from poc.report.read import read
 from poc.statistics import Interval
 from poc.text import visible
@@ -26,7 +27,9 @@ _spec = importlib.util.spec_from_file_location("fake_runs", Path(__file__).with_
 fake_runs = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(fake_runs)
 HOSTILE, Page, harmless = fake_runs.HOSTILE, fake_runs.Page, fake_runs.harmless
+EN = load("en")
 ONE = ("base-verifiable",)
+WORDS = {"label": "x", "details": "y", "xlabel": "x", "ylabel": "y", "names": ("end", "best")}
 
 
 def page(folder: Path, tmp_path: Path) -> str:
@@ -84,7 +87,7 @@ def test_labels_are_studied_from_none_to_all(labels, tmp_path):
     text = Page(page(labels, tmp_path)).text
     assert "How many labels it takes" in text and "Base model: lab:base, self_certainty" in text
     first = study.arms[0]
-    end, best = words.accuracy(first.ends[1]), words.accuracy(first.best.accuracy)
+    end, best = words.accuracy(first.ends[1], EN), words.accuracy(first.best.accuracy, EN)
     shown = f"0 {end} {words.signed(first.change.value)} 20 {best}"
     assert " ".join(shown.split()) in text
 
@@ -117,11 +120,11 @@ def test_arms_without_rationed_labels_are_in_no_study(lost, tmp_path):
 def test_mixed_starts_are_one_group_with_one_curve_and_the_picture_of_starts(mixed, tmp_path):
     (group,) = groups.grouped(collect(read(mixed)))
     assert group.mixed and [groups.mixture(j.arm).share for j in group.arms] == [0, 0.1, 0.2, 0.5, 1]
-    assert len(group.charts) == 1 and len(figures.starts(group, "k")) == 1
+    assert len(group.charts) == 1 and len(figures.starts(group, "k", EN)) == 1
     parsed = Page(page(mixed, tmp_path))
     assert parsed.text.count("Mixed starts: lab:base + lab:instruct") >= 2
     assert "Model: mix" not in parsed.text and "mixes of lab:base and lab:instruct on math" in parsed.text
-    names = [v for k, v in parsed.attributes if k == "aria-label" and v]
+    names = parsed.charts
     assert any("m = 0.5 at 0.48 nats" in n and "at the best step" in n for n in names)
     assert not any(n.startswith("Change in accuracy by initial entropy") for n in names)  # said once
     assert all(f"m = {m}" in parsed.text for m in ("0", "0.1", "0.2", "0.5", "1"))
@@ -146,9 +149,9 @@ def test_one_mix_alone_is_an_ordinary_model(tmp_path):
 def test_starts_have_filled_and_hollow_markers():
     intervals = [Interval(value, value - 0.1, value + 0.1, 9) for value in (-0.3, 0.3)]
     points = [scatter.Start(m, 0.5, *intervals) for m in (0.0, 0.1)]  # one entropy: names move apart
-    drawn = scatter.starts("k", points, label="x", xlabel="x", ylabel="y")
+    drawn = scatter.starts("k", points, **WORDS)
     assert drawn.count("fill: #ffffff; stroke: #d55e00") >= 1 and "m = 0" in drawn and ">0.1<" in drawn
-    alone = scatter.starts("k", [points[0]._replace(best=None)], label="x", xlabel="x", ylabel="y")
+    alone = scatter.starts("k", [points[0]._replace(best=None)], **WORDS)
     assert "#d55e00" not in alone
 
 
@@ -171,7 +174,7 @@ def test_views_are_read_beside_the_holdout(viewed):
 def test_views_are_shown_in_words(viewed, tmp_path):
     text = Page(page(viewed, tmp_path)).text
     level = arm_of(viewed, "base-verifiable").view("level-2")
-    shown = f"level 2, never trained on {words.accuracies(level)} {words.change(level.change)}"
+    shown = f"level 2, never trained on {words.accuracies(level, EN)} {words.change(level.change, EN)}"
     assert " ".join(shown.split()) in text
     assert "asked with the reward's rules in the prompt" in text
 
@@ -231,12 +234,12 @@ def test_the_table_has_what_a_log_needs_and_no_model_text(tmp_path):
     row, arm = rows["base-verifiable"], arm_of(folder, "base-verifiable")
     per_seed = [i.value for _, i in arm.per_seed]
     spread_text = f"{words.signed(min(per_seed))} to {words.signed(max(per_seed))}"
-    assert row[1] == "3" and row[3] == words.change(arm.change) and row[4] == spread_text and row[7] == "helps"
+    assert row[1] == "3" and row[3] == words.change(arm.change, EN) and row[4] == spread_text and row[7] == "helps"
     assert row[2] == f"{100 * arm.ends[0].value:.1f} → {100 * arm.ends[1].value:.1f}" and row[6] == "0.720 → 0.300"
     best = arm.best
-    assert row[5] == f"{best.step}, {100 * best.accuracy.value:.1f}, {words.change(best.change)}"
+    assert row[5] == f"{best.step}, {100 * best.accuracy.value:.1f}, {words.change(best.change, EN)}"
     level = rows["base-verifiable, level-2"]
-    assert level[3] == words.change(arm.view("level-2").change) and level[7] == "–"
+    assert level[3] == words.change(arm.view("level-2").change, EN) and level[7] == "–"
     assert rows["instruct-verifiable"][2:7] == ["–"] * 5  # planned, never run
     for part in ("it flatters", "commit 3f9c1e2a7b", "poc pilot --seed 0", "AMD EPYC", "Seeds: 0; 1; 2",
                  "24 questions, 4 samples", "in all", "instruct-verifiable-seed0 not started"):  # fmt: skip
@@ -293,7 +296,7 @@ def test_long_names_keep_the_end_that_tells_them_apart(tmp_path):
     arms = [Arm(model="base", reward={"verifiable": 1.0}, name=label) for label in labels]
     folder = fake_runs.write_pilot(tmp_path / "p", PilotConfig(arms=arms), dict.fromkeys(labels, (0.4, 0.5)), 6)
     shortened = f"{'x' * 20} … {'x' * 19}"  # as in the accuracy chart's description
-    drawn = " ".join(v for k, v in Page(page(folder, tmp_path)).attributes if k == "aria-label")
+    drawn = " ".join(Page(page(folder, tmp_path)).charts)
     assert all(f"{shortened}{i}: " in drawn for i in range(3))
 
 
@@ -302,8 +305,8 @@ def test_a_planned_stop_is_told_and_is_no_warning(tmp_path):
     run = folder / "arms" / "base-verifiable-seed0"
     edit(run / "outcome.json", reason="switch: stopped after step 37, policy entropy 0.049 nats per token")
     judged = next(j for j in collect(read(folder)) if j.arm.label == "base-verifiable")
-    assert any("ended as planned: switch: stopped after step 37" in r for r in words.remarks(judged))
-    assert words.states(judged) == []
+    assert any("ended as planned: <code" in r and "stopped after step 37" in r for r in words.remarks(judged, EN))
+    assert words.states(judged, EN) == []
     assert "ended as planned: switch: stopped after step 37" in Page(page(folder, tmp_path)).text
 
 
@@ -327,9 +330,9 @@ def test_an_arm_with_one_evaluation_is_no_line(tmp_path):
 
 def test_agreement_is_drawn_only_where_the_reward_looks_at_it(tmp_path):
     folder = fake_runs.many_arms(tmp_path / "p", 6)
-    names = [v for k, v in Page(page(folder, tmp_path)).attributes if k == "aria-label"]
+    names = [n for n in Page(page(folder, tmp_path)).charts if n.endswith("by training step")]
     for arm in (j.arm for j in collect(read(folder))):
-        own = [n for n in names if n.startswith(f"{arm.label}: ")]
+        own = [n for n in names if n.startswith(f"{arm.label}: ") and "reward and" not in n]
         voting = bool({"semantic_entropy", "majority_vote"} & set(arm.rewards))
         assert len(own) == (8 if voting else 5), arm.label
         assert any("Agreement" in n for n in own) == any("Semantic entropy" in n for n in own) == voting
@@ -345,7 +348,7 @@ def test_numbers_that_are_none_do_no_harm(tmp_path):
 
 
 def test_every_reward_has_a_sentence():
-    assert set(words.REWARDS) == set(REWARDS)
+    assert all(set(language.rewards) == set(REWARDS) for language in LANGUAGES.values())
 
 
 def test_a_scheduled_reward_counts_though_it_starts_at_nothing(tmp_path):
