@@ -122,17 +122,18 @@ def phase(found: Analysis, key: str, labels: dict) -> Markup:
         for text, i in ((labels["start"], 0), (labels["now"], -1)):
             axes.annotate(text, (solver[i], verifier[i]), (6, 6), textcoords="offset points", fontsize=9.5)
         axes.margins(0.18)
-        if found.forecast.fit and not found.forecast.abstained:
-            _flow(axes, found.forecast.fit.dynamics, labels)
+        if found.forecast.fit:
+            _flow(axes, found.forecast.fit.dynamics, "" if found.forecast.abstained else labels["limit"])
         axes.set(xlabel=f"{labels['solver']} ({labels['nats']})", ylabel=f"{labels['verifier']} ({labels['nats']})")
         return as_svg(figure, key, labels["phase"])
 
 
-def _flow(axes, d: Dynamics, labels: dict) -> None:
-    axes.plot([d.solver_limit], [d.verifier_limit], marker="*", markersize=11, color=VERIFIER.color, zorder=4)
-    axes.annotate(
-        labels["limit"], (d.solver_limit, d.verifier_limit), (6, -13), textcoords="offset points", fontsize=9.5
-    )
+def _flow(axes, d: Dynamics, limit: str) -> None:
+    """Arrows, and the limit by this name where it is believed."""
+    if limit:
+        end = (d.solver_limit, d.verifier_limit)
+        axes.plot(*([x] for x in end), marker="*", markersize=11, color=VERIFIER.color, zorder=4)
+        axes.annotate(limit, end, (6, -13), textcoords="offset points", fontsize=9.5)
     (x0, x1), (y0, y1) = axes.get_xlim(), axes.get_ylim()
     x, y = np.meshgrid(np.linspace(x0, x1, 11), np.linspace(y0, y1, 8))
     energy = x - y - d.gap_limit
