@@ -137,8 +137,8 @@ def _flow(axes, d: Dynamics, limit: str) -> None:
     (x0, x1), (y0, y1) = axes.get_xlim(), axes.get_ylim()
     x, y = np.meshgrid(np.linspace(x0, x1, 11), np.linspace(y0, y1, 8))
     energy = x - y - d.gap_limit
-    alpha, beta = (d.alpha, d.beta) if np.isfinite(d.alpha) else (0.0, 0.0)
-    axes.quiver(x, y, -alpha * energy, -beta * energy, angles="xy", color="#9a9a9a", width=0.003)
+    if 0 < d.alpha < np.inf:
+        axes.quiver(x, y, -d.alpha * energy, -d.beta * energy, angles="xy", color="#9a9a9a", width=0.003)
     axes.set(xlim=(x0, x1), ylim=(y0, y1))
 
 
