@@ -63,7 +63,7 @@ def warnings(taken: Taken, parity: Parity) -> list[str]:
         "the guard ended the run": status == "stopped" and reason,
         "the run failed": status == "failed" and reason,
         "the run has not ended": status in ("killed", "interrupted")
-        and f"these are the weights of its last whole checkpoint, after step {taken.step} of {taken.config.train.steps}",
+        and f"these weights are its last whole checkpoint, of step {taken.step} of {taken.config.train.steps}",
         "these are the start model's weights": taken.step == 0 and "no step of training is in them",
         "not measured": not run.evaluations and f"there is no evaluation of step {taken.step}",
         "the run was measured with its start model in 4 bits, which these weights are not": parity.four_bit is not None
@@ -92,8 +92,10 @@ def _longest(text: str) -> int:
 
 
 def _shown(value):
-    """Every printed value passes here; a text's outer spaces are lost."""
-    return value if isinstance(value, Markup) else escaped(str(value))
+    """Every printed value passes here: one line, no Markdown, no address that a reader would make a link of."""
+    if isinstance(value, Markup):
+        return value
+    return escaped(str(value)).replace("://", "\\://").replace("www.", "www\\.")
 
 
 def _front(taken: Taken, kind: str) -> Markup:
@@ -158,12 +160,12 @@ def _greedy(evaluation: Evaluation) -> Values:
 def _trained(taken: Taken) -> dict:
     told, guard = taken.run.environment, taken.run.outcome.get("guard")
     data, packages = _mapping(told.get("data")), _mapping(told.get("packages"))
-    counts = _mapping(data.get("counts"))
+    counts, splits = _mapping(data.get("counts")), ("train", "holdout", "canary")
     return {
         "config": taken.config, "run": taken.run, "source": public_name(taken.config.model),
         "fingerprint": taken.located.fingerprint, "revision": taken.located.revision,
         "labels": told.get("labels", "unknown"), "started": told.get("started", "unknown"),
-        "data": [(split, counts.get(split, "?"), data[split]) for split in ("train", "holdout", "canary") if split in data],
+        "data": [(split, counts.get(split, "?"), data[split]) for split in splits if split in data],
         "hardware": words.hardware(taken.run), "kit": words.kit(told),
         "versions": ", ".join(f"{name} {version}" for name, version in packages.items()),
         "guard": [d for d in guard if isinstance(d, dict)] if isinstance(guard, list) else [],

@@ -134,7 +134,7 @@ def _four_bit(taken: Taken) -> Reference | None:
 
 
 def _write_adapter(taken: Taken, settings: GenerationConfig, folder: Path) -> None:
-    """The checkpoint's adapter, byte for byte; its configuration names the start model so that PEFT cannot mistake it."""
+    """The checkpoint's adapter, byte for byte, and the start model named so that PEFT cannot mistake it."""
     shutil.copyfile(taken.checkpoint / ADAPTER, folder / ADAPTER)
     told = json.loads((taken.checkpoint / CONFIG).read_text("utf-8"))
     told |= {"base_model_name_or_path": _base_name(taken.config.model), "revision": taken.located.revision}

@@ -1,4 +1,4 @@
-"""`poc export`: what is written is the run, token by token, loads without the kit, says so honestly, or is not there."""
+"""`poc export`: it says what the run says, token by token, loads without the kit, and is whole or not there."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
 from errno import ENOSPC
 from pathlib import Path
@@ -14,7 +15,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 import yaml
-from filelock import FileLock
 from markdown_it import MarkdownIt
 from safetensors.torch import load_file, save_file
 
@@ -71,6 +71,17 @@ def python(code: str) -> str:
     done = subprocess.run([sys.executable, "-c", code], cwd="/", env=kept, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
+
+
+@contextmanager
+def held(lock: Path):
+    """Another process holds this lock."""
+    code = f"from filelock import FileLock; FileLock({str(lock)!r}).acquire(); print(1, flush=True); input()"
+    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as other:
+        other.stdout.readline()
+        yield
+        other.communicate("\n")
 
 
 def left_beside(place: Path) -> list[str]:
@@ -246,26 +257,16 @@ def test_what_a_kill_left_is_removed_by_the_next_and_what_writes_is_not(mine, tm
     for name in ("dead", "alive"):
         (tmp_path / f".export-{name}.staged").mkdir()
         (tmp_path / f".export-{name}.staged" / "model.safetensors").write_bytes(b"half")
-    code = f"from filelock import FileLock; FileLock({str(tmp_path / '.export-alive.staged/.lock')!r}).acquire()"
-    with subprocess.Popen(
-        [sys.executable, "-c", f"{code}; print(1, flush=True); input()"], stdin=-1, stdout=-1, text=True
-    ) as other:
-        other.stdout.readline()
+    with held(tmp_path / ".export-alive.staged" / ".lock"):
         export(mine, "adapter", tmp_path / "out")
         assert [path.name for path in tmp_path.glob(".export-*")] == [".export-alive.staged"]
         with pytest.raises(InputError, match="another export is writing there"):
             export(mine, "adapter", tmp_path / "alive")
-        other.communicate("\n")
 
 
-def test_another_process_that_writes_the_run_is_waited_for(mine, tmp_path):
-    code = f"from filelock import FileLock; FileLock({str(mine / '.lock')!r}).acquire(); print(1, flush=True); input()"
-    with subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, text=True) as other:
-        other.stdout.readline()
-        with pytest.raises(InputError, match="another process is writing there"):
-            export(mine, "adapter", tmp_path / "out")
-        other.communicate("\n")
-    FileLock(mine / ".lock").acquire(timeout=0)
+def test_another_process_that_writes_the_run_is_told_of(mine, tmp_path):
+    with held(mine / ".lock"), pytest.raises(InputError, match="another process is writing there"):
+        export(mine, "adapter", tmp_path / "out")
 
 
 def test_the_log_binds_every_file_and_the_figures(mine, tmp_path, agreed):
@@ -287,7 +288,7 @@ def test_a_run_without_an_end_says_so_and_is_not_measured_where_it_was_not(ran, 
     run([job(tmp_path / "run", "lab:base", [*RUN, "evaluate.every=3"])], stop_after=2)
     lines = export(tmp_path / "run", "adapter", tmp_path / "out")
     first = (tmp_path / "out" / "README.md").read_text().split("\n\n")[2]
-    assert "the run has not ended: these are the weights of its last whole checkpoint, after step 2 of 3" in first
+    assert "the run has not ended: these weights are its last whole checkpoint, of step 2 of 3" in first
     assert any("has not ended" in line for line in lines)
 
 
@@ -301,14 +302,14 @@ def test_only_what_was_measured_up_to_the_exported_step_counts(ran):
 def test_the_checkpoint_that_the_guard_went_back_to(mine, tmp_path, agreed):
     outcome = json.loads((mine / "outcome.json").read_text())
     decision = {"rule": "canary_drop", "action": "rollback", "step": 3, "message": "it <b>fell</b>", "values": {}}
-    told = outcome | {"status": "stopped", "kept": 1, "reason": "it <b>fell</b>", "guard": [decision]}
+    told = outcome | {"status": "stopped", "kept": 2, "reason": "it <b>fell</b>", "guard": [decision]}
     (mine / "outcome.json").write_text(json.dumps(told))
-    assert taken.read(mine).step == 1
+    assert taken.read(mine).step == 2
     export(mine, "adapter", tmp_path / "out")
     page = (tmp_path / "out" / "README.md").read_text()
     assert "the guard ended the run: it \\<b\\>fell\\</b\\>" in page.split("\n\n")[2]
-    assert "- step 3, `canary_drop` (rollback): `it <b>fell</b>`" in page
-    (mine / "checkpoints" / "step-000001" / "adapter_model.safetensors").write_bytes(b"")
+    assert "- step `3`, `canary_drop` (`rollback`): `it <b>fell</b>`" in page
+    (mine / "checkpoints" / "step-000002" / "adapter_model.safetensors").write_bytes(b"")
     with pytest.raises(InputError, match="damaged"):
         taken.read(mine)
 
@@ -363,9 +364,11 @@ def test_nothing_that_somebody_named_becomes_markdown_html_or_yaml(hostile):
     assert not kinds & {"html_block", "html_inline", "link_open", "image", "em_open"}
     fences = [token for token in tokens if token.type == "fence"]
     assert [fence.info for fence in fences] == ["python", "text"]
-    shown = HOSTILE.replace("\x1b", "\\x1b").replace("\x07", "\\x07").replace("\u202e", "\\u202e")
+    shown = re.sub("[\x1b\x07\u202e]", "<unk>", HOSTILE)  # what this tokenizer makes of them
     assert fences[1].content == f"{shown}\n\nQuestion: {{question}}\nAnswer:\n"
     compile(fences[0].content, "card", "exec")
+    outside = re.sub("(`+).*?\\1", "", rest, flags=re.S)
+    assert "://" not in outside.replace("\\://", "")
 
 
 @pytest.mark.parametrize("source, shown", [
