@@ -108,8 +108,8 @@ def _forget() -> None:
 def check(
     taken: Taken, folder: Path, asked: Reference, base: Path | None, dtype: str, four_bit: Reference | None = None
 ) -> Parity:
-    """The folder against the policy; `base`: the start model's folder of an adapter. `four_bit`: what the policy says as
-    it was trained, of merged weights. Raises RunError below LIMIT."""
+    """The folder against the policy. `base`: an adapter's start model. `four_bit`: what the policy of merged weights
+    says as it was trained. Raises RunError below LIMIT."""
     if _prompts(taken, AutoTokenizer.from_pretrained(folder, trust_remote_code=False)) != asked.prompts:
         raise RunError("the tokenizer that was written reads the prompts as other tokens than the run's does")
     answers = replay(folder, asked, base, dtype)
