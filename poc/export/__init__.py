@@ -4,5 +4,6 @@
     merge    adapter and start model -> 16-bit weights        card     README.md
     parity   do both say the same?                            plain/   the other side of that, without this kit
 
-Not here: a GGUF file. llama.cpp's converter makes one of the merged folder; the command is printed.
+Not here: a GGUF file. llama.cpp's converter makes one of the merged folder, and the command for it is printed. It is no
+dependency: llama.cpp does not publish it as a package, and the copies that others do are stale or overwrite `gguf`.
 """

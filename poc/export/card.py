@@ -128,7 +128,7 @@ def _measured(taken: Taken, parity: Parity) -> dict:
         "remarks": words.remarks(judged) if run.evaluations else [],
         "in_pilot": words.sentence(taken.in_pilot) if taken.in_pilot else None,
         "rows": _rows(run.evaluations[0], run.final) if judged.arm.measured else [],
-        "here": f"{hardware['gpu'] or 'no GPU'}, {hardware['cpu']}, {hardware['threads']} threads",
+        "here": f"{hardware['gpu'] or 'no GPU'}, {hardware['cpu']}, {words.count(hardware['threads'], 'thread')}",
     }
 
 

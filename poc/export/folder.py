@@ -203,6 +203,7 @@ def _publish(folder: Path, place: Path) -> None:
     """Flushed to the disk, then there under its name."""
     (folder / LOCK).unlink()
     for path in folder.iterdir():
+        path.chmod((folder / CARD).stat().st_mode)  # safetensors writes for its owner only
         durable.sync(path)
     durable.sync(folder)
     os.rename(folder, place)

@@ -76,7 +76,7 @@ def python(code: str) -> str:
 @contextmanager
 def held(lock: Path):
     """Another process holds this lock."""
-    code = f"from filelock import FileLock; FileLock({str(lock)!r}).acquire(); print(1, flush=True); input()"
+    code = f"from filelock import FileLock; x = FileLock({str(lock)!r}); x.acquire(); print(1, flush=True); input()"
     pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     with subprocess.Popen([sys.executable, "-c", code], **pipes) as other:
         other.stdout.readline()
@@ -134,6 +134,7 @@ def test_merged_weights_are_the_sum_rounded_once(dtype, mine, tmp_path, request)
         assert torch.equal(found[name], moved.to(getattr(torch, dtype))), name
     assert adapted == 7 * 4
     told = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert len({path.stat().st_mode for path in (tmp_path / "out").iterdir()}) == 1
     assert told["dtype"] == dtype and told["tie_word_embeddings"] is True and "quantization_config" not in told
 
 
@@ -205,12 +206,14 @@ def test_a_tokenizer_that_reads_otherwise_does_not_pass(ran, adapter, tmp_path, 
         parity.check(found, tmp_path / "out", parity.reference(found, "none"), LAB / "base", "float32")
 
 
-def test_what_does_not_load_is_told_in_one_line(ran, adapter, tmp_path):
+def test_what_does_not_load_is_told_in_one_line(ran, adapter, tmp_path, monkeypatch):
+    (tmp_path / "replay.py").write_text("raise SystemExit('a\\nValueError: it is \\x1b[2J broken')")
+    monkeypatch.setattr(parity, "REPLAY", tmp_path / "replay.py")
     found = taken.read(ran)
-    shutil.copytree(adapter, tmp_path / "out")
-    (tmp_path / "out" / "adapter_config.json").write_text("{}")
-    with pytest.raises(RunError, match="^transformers cannot load what was written: [^\n]+$"):
-        parity.check(found, tmp_path / "out", parity.reference(found, "none"), LAB / "base", "float32")
+    with pytest.raises(
+        RunError, match=r"^transformers cannot load what was written: ValueError: it is \\x1b\[2J broken$"
+    ):
+        parity.check(found, adapter, parity.reference(found, "none"), LAB / "base", "float32")
 
 
 def test_a_run_on_four_bits_is_compared_with_both(mine, tmp_path, agreed, monkeypatch):
@@ -367,7 +370,7 @@ def test_nothing_that_somebody_named_becomes_markdown_html_or_yaml(hostile):
     shown = re.sub("[\x1b\x07\u202e]", "<unk>", HOSTILE)  # what this tokenizer makes of them
     assert fences[1].content == f"{shown}\n\nQuestion: {{question}}\nAnswer:\n"
     compile(fences[0].content, "card", "exec")
-    outside = re.sub("(`+).*?\\1", "", rest, flags=re.S)
+    outside = re.sub(r"(?<!`)(`+)(?!`).*?(?<!`)\1(?!`)", "", rest, flags=re.S)
     assert "://" not in outside.replace("\\://", "")
 
 
