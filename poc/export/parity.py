@@ -161,10 +161,12 @@ def encoder(config: RunConfig, tokenizer):
 
 
 def _too_low(found: Parity, kind: str) -> str:
+    other = {"bfloat16": "float16", "float16": "bfloat16"}.get(found.dtype)
+    beyond = "activations beyond its range or " if found.dtype == "float16" else ""
     likely = {
         "adapter": "another version of transformers or peft than the run's, or a start model that was changed",
-        "merged": f"a start model that was changed, or near ties that {found.dtype} rounds the other way: try the "
-        "other --dtype, or export the adapter",
+        "merged": f"in {found.dtype} {beyond}near ties that it rounds the other way (try --dtype {other}, or export the "
+        "adapter), else a start model that was changed",
     }[kind]
     return (
         f"what was written agrees with the run on {found.agreement:.1%} of the first {found.tokens} greedy tokens of "

@@ -256,6 +256,16 @@ def test_a_disk_that_fills_up_leaves_nothing(where, mine, tmp_path, monkeypatch,
     assert not list((tmp_path / "out").glob("*")) and not list(tmp_path.glob(".export-*"))
 
 
+def test_an_interrupt_leaves_nothing(mine, tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(parity, "replay", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        export(mine, "adapter", tmp_path / "out")
+    assert left_beside(tmp_path / "out") == []
+
+
 def test_what_a_kill_left_is_removed_by_the_next_and_what_writes_is_not(mine, tmp_path, agreed):
     for name in ("dead", "alive"):
         (tmp_path / f".export-{name}.staged").mkdir()
