@@ -165,7 +165,7 @@ def _too_low(found: Parity, kind: str) -> str:
     beyond = "activations beyond its range or " if found.dtype == "float16" else ""
     likely = {
         "adapter": "another version of transformers or peft than the run's, or a start model that was changed",
-        "merged": f"in {found.dtype} {beyond}near ties that it rounds the other way (try --dtype {other}, or export the "
+        "merged": f"in {found.dtype} {beyond}near ties that it rounds the other way (try --dtype {other} or the "
         "adapter), else a start model that was changed",
     }[kind]
     return (
