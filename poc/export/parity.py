@@ -10,7 +10,9 @@ tokens before the end token, that token, and nothing behind it:
 The policy that an adapter is compared with has its start model in 4 bits where it was trained so; the one that merged
 weights are compared with has it whole, since they are. What the 4 bits change is measured beside it and gates nothing.
 Greedy answers are a strict test: where two tokens are nearly as likely, 16 bits may pick the other one, and all behind
-it differs. Not here: accuracy, which says whether such a difference matters (`poc evaluate`).
+it differs. So the gap is measured where two answers part, in nats by which the run's token is behind the one taken: a
+small one is a near tie, a large one another model. Not here: accuracy, which says whether such a difference matters
+(`poc evaluate`).
 """
 
 import gc
@@ -19,6 +21,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from os import environ
 from pathlib import Path
 from statistics import fmean
@@ -36,6 +39,7 @@ from poc.rollout import sample
 from poc.text import clip, visible
 
 QUESTIONS, TOKENS, LIMIT = 50, 32, 0.95
+NEAR = 0.5  # nats: where 16 bits may decide; the logits of a toy move by 0.1
 REPLAY = Path(__file__).parent / "plain" / "replay.py"
 
 Answers = Sequence[Sequence[int]]
@@ -57,8 +61,8 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """`agreement`: mean share; `equal`: questions with the same answer to the last token. `four_bit`: agreement of
-    merged weights with the 4-bit policy that was trained, None where there was none."""
+    """`agreement`: mean share; `equal`: questions with the same answer to its end. `gap`: the largest, None where
+    answers do not part. `four_bit`: agreement of merged weights with the 4-bit policy that was trained, if one was."""
 
     agreement: float
     equal: int
@@ -67,6 +71,7 @@ class Parity:
     dtype: str
     reference_dtype: str
     device: str
+    gap: float | None = None
     four_bit: float | None = None
 
 
@@ -112,10 +117,11 @@ def check(
     says as it was trained. Raises RunError below LIMIT."""
     if _prompts(taken, AutoTokenizer.from_pretrained(folder, trust_remote_code=False)) != asked.prompts:
         raise RunError("the tokenizer that was written reads the prompts as other tokens than the run's does")
-    answers = replay(folder, asked, base, dtype)
+    answers, gaps = replay(folder, asked, base, dtype)
     shares = [agreement(a, b) for a, b in zip(asked.answers, answers, strict=True)]
     found = Parity(
         fmean(shares), sum(share == 1 for share in shares), len(shares), asked.tokens, dtype, asked.dtype, asked.device,
+        max((gap for gap in gaps if gap is not None), key=lambda gap: (gap != gap, gap), default=None),  # NaN first
         four_bit and _mean_agreement(four_bit.answers, answers),
     )  # fmt: skip
     if found.agreement < LIMIT:
@@ -123,11 +129,12 @@ def check(
     return found
 
 
-def replay(folder: Path, asked: Reference, base: Path | None, dtype: str) -> Answers:
-    """The answers of what lies in `folder`, from a process that knows nothing of this kit."""
+def replay(folder: Path, asked: Reference, base: Path | None, dtype: str) -> tuple[Answers, Sequence[float | None]]:
+    """The answers of what lies in `folder` and their gaps, from a process that knows nothing of this kit."""
     request = {
         "folder": str(folder), "base": base and str(base), "quantization": asked.quantization if base else None,
         "dtype": dtype, "device": asked.device, "prompts": asked.prompts, "tokens": asked.tokens,
+        "expected": [list(answer) for answer in asked.answers],
     }  # fmt: skip
     _forget()
     offline = environ | {"HF_HUB_OFFLINE": "1"}  # all of it is here
@@ -137,7 +144,8 @@ def replay(folder: Path, asked: Reference, base: Path | None, dtype: str) -> Ans
     if done.returncode:
         said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise RunError(f"transformers cannot load what was written: {clip(visible(said[-1]), 300)}")
-    return json.loads(done.stdout.splitlines()[-1])
+    found = json.loads(done.stdout.splitlines()[-1])
+    return found["answers"], found["gaps"]
 
 
 def agreement(a: Sequence[int], b: Sequence[int]) -> float:
@@ -161,15 +169,23 @@ def encoder(config: RunConfig, tokenizer):
 
 
 def _too_low(found: Parity, kind: str) -> str:
-    other = {"bfloat16": "float16", "float16": "bfloat16"}.get(found.dtype)
-    beyond = "activations beyond its range or " if found.dtype == "float16" else ""
-    likely = {
-        "adapter": "another version of transformers or peft than the run's, or a start model that was changed",
-        "merged": f"in {found.dtype} {beyond}near ties that it rounds the other way (try --dtype {other} or the "
-        "adapter), else a start model that was changed",
-    }[kind]
     return (
         f"what was written agrees with the run on {found.agreement:.1%} of the first {found.tokens} greedy tokens of "
         f"{found.questions} questions ({found.equal} alike to the end; {found.dtype} against {found.reference_dtype}, "
-        f"on {found.device}), and {LIMIT:.0%} are needed. Likely: {likely}"
+        f"on {found.device}), and {LIMIT:.0%} are needed. Likely: {_likely(found, kind)}"
+    )
+
+
+def _likely(found: Parity, kind: str) -> str:
+    other = {"bfloat16": "float16", "float16": "bfloat16"}.get(found.dtype)
+    if found.gap is not None and not isfinite(found.gap):
+        return f"numbers on the way are beyond {found.dtype}: try --dtype {other}, or export the adapter"
+    if kind == "merged" and found.gap is not None and found.gap < NEAR:
+        return (
+            f"near ties that {found.dtype} rounds the other way (where answers part, the run's token is at most "
+            f"{found.gap:.2f} nats behind): try --dtype {other}, or export the adapter"
+        )
+    return (
+        "no rounding, but another model: a start model that was changed, or another version of transformers or peft"
+        + (f" (where answers part, the run's token is up to {found.gap:.2f} nats behind)" if found.gap else "")
     )

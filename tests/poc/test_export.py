@@ -55,7 +55,7 @@ def mine(ran, tmp_path):
 @pytest.fixture
 def agreed(monkeypatch):
     """No other process: it would say what the run says."""
-    monkeypatch.setattr(parity, "replay", lambda place, asked, base, dtype: asked.answers)
+    monkeypatch.setattr(parity, "replay", lambda place, asked, base, dtype: (asked.answers, [None]))
 
 
 @pytest.fixture(scope="module")
@@ -175,22 +175,34 @@ def test_agreement():
     assert parity.agreement([1, 9, 3], [1, 2, 3]) == pytest.approx(2 / 3)
 
 
+@pytest.mark.parametrize("gap, kind, says", [
+    (0.1, "merged", "near ties that float16 rounds"), (9.0, "merged", "another model.* up to 9.00 nats"),
+    (float("nan"), "merged", "beyond float16: try --dtype bfloat16"), (0.1, "adapter", "another model"),
+    (None, "merged", "another model"),
+])  # fmt: skip
+def test_why_the_gate_is_shut(gap, kind, says):
+    assert re.search(says, parity._likely(replace(FIGURES, dtype="float16", gap=gap), kind))
+
+
 def test_another_model_does_not_pass_the_gate(ran):
     found = taken.read(ran)
     asked = parity.reference(found, "none")
     assert len(asked.prompts) == 12 and asked.tokens == 32 and asked.dtype == "float32"
-    with pytest.raises(RunError, match=r"agrees with the run on [0-9.]+% of the first 32 .* 95% are needed. Likely: "):
+    with pytest.raises(RunError, match=r"agrees with the run on [0-9.]+% of the first 32 .* but another model.*nats"):
         parity.check(found, LAB / "instruct", asked, None, "float32")
 
 
 def test_what_fails_the_gate_is_not_there(mine, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(parity, "replay", lambda place, asked, base, dtype: [a[:1] for a in asked.answers])
+    monkeypatch.setattr(
+        parity, "replay", lambda place, asked, *_: ([a[:1] for a in asked.answers], [0.25, 0.125, None])
+    )
     log = (mine / "audit.jsonl").read_bytes()
     monkeypatch.setattr(sys, "argv", ["poc", "export", str(mine), "--to", "merged", "--out", str(tmp_path / "out")])
     with pytest.raises(SystemExit) as stopped:
         cli.main()
     error = capsys.readouterr().err
     assert stopped.value.code == 1 and error.count("\n") == 1 and "bfloat16 against float32" in error
+    assert "near ties that bfloat16 rounds the other way" in error and "at most 0.25 nats" in error
     assert left_beside(tmp_path / "out") == [] and (mine / "audit.jsonl").read_bytes() == log
 
 

@@ -5,7 +5,9 @@ Reads a request from standard input and prints the answer as the last line, both
     folder        the export                     base, quantization   of an adapter: the start model's folder, and how
     dtype, device how it is loaded                                    bitsandbytes quantises that (null: not at all)
     prompts       token ids of each              tokens               at most so many new ones
-    -> token ids of each greedy completion, its end token included
+    expected      what each should be answered, token ids
+    -> answers    token ids of each greedy completion, its end token included
+       gaps       nats that the expected token lies behind the one taken, where an answer parts from it; else null
 """
 
 import json
@@ -21,7 +23,9 @@ def main() -> None:
     asked = json.load(sys.stdin)
     model, prompts = load(asked), asked["prompts"]
     found = [greedy(model, prompts[i : i + ROWS], asked["tokens"]) for i in range(0, len(prompts), ROWS)]
-    print(json.dumps([tokens for rows in found for tokens in rows]))
+    answers = [tokens for rows in found for tokens in rows]
+    gaps = [gap(model, *three) for three in zip(prompts, asked["expected"], answers, strict=True)]
+    print(json.dumps({"answers": answers, "gaps": gaps}))
 
 
 def load(asked: dict):
@@ -45,6 +49,16 @@ def greedy(model, prompts: list[list[int]], tokens: int) -> list[list[int]]:
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=model.device)
     out = model.generate(input_ids=ids, attention_mask=mask, do_sample=False, max_new_tokens=tokens)
     return [until_end(row, model.generation_config.eos_token_id) for row in out[:, width:].tolist()]
+
+
+@torch.no_grad()
+def gap(model, prompt: list[int], expected: list[int], found: list[int]) -> float | None:
+    """At the first place where both answers have a token and it is another."""
+    place = next((i for i, (a, b) in enumerate(zip(expected, found, strict=False)) if a != b), None)
+    if place is None:
+        return None
+    scores = model(torch.tensor([prompt + expected[:place]], device=model.device)).logits[0, -1].float()
+    return (scores.max() - scores[expected[place]]).item()
 
 
 def until_end(row: list[int], ends: int | list[int] | None) -> list[int]:
