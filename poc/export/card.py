@@ -18,7 +18,7 @@ from poc.export.parity import Parity, encoder
 from poc.export.taken import Taken
 from poc.prompts import render as prompt_of
 from poc.report import verdicts, words
-from poc.report.arms import correct, correct_anyhow
+from poc.report.arms import Judged, correct, correct_anyhow
 from poc.report.log_table import escaped
 from poc.report.read import Evaluation, Values
 from poc.statistics import bootstrap_interval
@@ -126,9 +126,21 @@ def _measured(taken: Taken, parity: Parity) -> dict:
         "sentence": words.sentence(judged) if run.evaluations else "",
         "warnings": warnings(taken, parity),
         "remarks": words.remarks(judged) if run.evaluations else [],
-        "in_pilot": words.sentence(taken.in_pilot) if taken.in_pilot else None,
+        "in_pilot": _in_pilot(taken.in_pilot),
         "rows": _rows(run.evaluations[0], run.final) if judged.arm.measured else [],
         "here": f"{hardware['gpu'] or 'no GPU'}, {hardware['cpu']}, {words.count(hardware['threads'], 'thread')}",
+    }
+
+
+def _in_pilot(judged: Judged | None) -> dict | None:
+    """What the pilot knows beyond this run: other seeds, a control."""
+    if judged is None or (len(judged.arm.runs) == 1 and judged.control is None):
+        return None
+    return {
+        "seeds": words.count(len(judged.arm.runs), "seed"),
+        "control": judged.control is not None,
+        "verdict": words.BADGES[judged.verdict.word][1],
+        "said": " ".join([words.sentence(judged), *words.remarks(judged)]),
     }
 
 

@@ -18,7 +18,7 @@ import yaml
 from markdown_it import MarkdownIt
 from safetensors.torch import load_file, save_file
 
-from poc import cli, pilot
+from poc import cli, pilot, tasks
 from poc.audit_check import verify_run
 from poc.config import DEFAULT_ARMS
 from poc.export import card, folder, merge, parity, taken
@@ -358,7 +358,9 @@ def test_the_arms_verdict_over_all_seeds_is_told(ran, tmp_path):
     arm = taken._in_pilot(tmp_path / "pilot" / "arms" / "base-self_certainty-seed1")
     assert len(arm.arm.runs) == 2 and arm.verdict.word == "hurts"
     page = card.render(replace(taken.read(ran), in_pilot=arm), "adapter", FIGURES, "7:" + "0" * 64)
-    assert "over all its seeds this arm made the model worse: Accuracy fell" in page.split("\n\n")[2]
+    first = page.split("\n\n")[2]
+    assert "over all its seeds this arm made the model worse: Accuracy fell" in first
+    assert "**In its pilot, over 2 seeds: hurts.** Accuracy fell" in first
     assert taken._in_pilot(ran) is None
 
 
@@ -415,6 +417,16 @@ def test_a_trained_instruction_is_in_the_prompt_that_is_shown(ran):
     page = card.render(found, "merged", FIGURES, "7:" + "0" * 64)
     shown = re.search("```text\n(.*?)\n```", page, re.S)[1]
     assert shown.replace("{question}", question.question) == card_tokenizer(found).decode(encode(question))
+
+
+def test_each_instruction_is_told_with_its_questions(ran):
+    found = taken.read(ran)
+    prompt = found.config.prompt.model_copy(update={"format": "plain", "instruction": None})
+    asked = [tasks.generate(name, 0, "holdout", 1, 0)[0] for name in ("math", "logic")]
+    found = replace(found, config=found.config.model_copy(update={"prompt": prompt}), holdout=asked)
+    page = card.render(found, "merged", FIGURES, "7:" + "0" * 64)
+    for example in asked:
+        assert f"{example.domain}, level 0:\n\n```text\n{tasks.instruction(example)}\n```\n" in page
 
 
 def card_tokenizer(found):
