@@ -39,8 +39,9 @@ UNPAIRED = {
 }
 
 
-def render(taken: Taken, kind: str, parity: Parity, head: str) -> str:
-    """`kind`: adapter or merged; `head`: of the run's audit log, before the export is in it."""
+def render(taken: Taken, kind: str, parity: Parity, head: str, quantization: dict | None = None) -> str:
+    """`kind`: adapter or merged; `head`: of the run's audit log, before the export is in it. `quantization`: how
+    bitsandbytes held the start model that an adapter was checked with."""
     page = Environment(
         loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, finalize=_shown, trim_blocks=True,
         lstrip_blocks=True, keep_trailing_newline=True, autoescape=False,  # no HTML: `finalize` escapes for Markdown
@@ -48,7 +49,11 @@ def render(taken: Taken, kind: str, parity: Parity, head: str) -> str:
     page.filters |= {"code": code, "block": block}
     facts = {"taken": taken, "kind": kind, "parity": parity, "head": head, "most": MOST, "version": __version__}
     return page.get_template("card.md.j2").render(
-        facts | _measured(taken, parity) | _trained(taken) | _prompting(taken, kind) | {"front": _front(taken, kind)}
+        facts
+        | _measured(taken, parity)
+        | _trained(taken)
+        | _prompting(taken, _load(taken, kind, parity.dtype, quantization))
+        | {"front": _front(taken, kind), "where": _where(taken, kind)}
     )
 
 
@@ -185,8 +190,8 @@ def _trained(taken: Taken) -> dict:
     }  # fmt: skip
 
 
-def _prompting(taken: Taken, kind: str) -> dict:
-    """How to load and to ask: the prompt with PLACE for the question, and Python that does both."""
+def _prompting(taken: Taken, load: list[str]) -> dict:
+    """How to ask: the prompt with PLACE for the question, and Python that loads (`load`) and asks."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(taken.located.folder, trust_remote_code=False)
@@ -195,10 +200,10 @@ def _prompting(taken: Taken, kind: str) -> dict:
     text = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
     encode = encoder(taken.config, tokenizer)
     return {
-        "prompt": text, "place": PLACE, "instructions": told, "python": _python(taken, kind, text),
+        "prompt": text, "place": PLACE, "instructions": told,
+        "python": _python(load, text, taken.config.train.max_new_tokens),
         "exact": PLACE in text and list(tokenizer(text, add_special_tokens=False)["input_ids"]) == ids,
         "longest": max(len(encode(example)) for example in taken.holdout),
-        "where": _where(taken.config.model) if kind == "adapter" and not taken.located.revision else None,
     }  # fmt: skip
 
 
@@ -213,55 +218,62 @@ def _instructions(taken: Taken) -> dict[str, str]:
     return {told: "; ".join(kinds) for told, kinds in found.items()}
 
 
-def _python(taken: Taken, kind: str, prompt: str) -> str:
-    """Loads the folder and asks it one question."""
-    load = _load_adapter(taken) if kind == "adapter" else _LOAD_WEIGHTS
+def _python(load: list[str], prompt: str, tokens: int) -> str:
     return "\n".join([
         *load,
         "tokenizer = AutoTokenizer.from_pretrained(folder)",
         "",
         f'prompt = {ascii(prompt)}.replace({PLACE!r}, "YOUR QUESTION")',
         'inputs = tokenizer(prompt, add_special_tokens=False, return_tensors="pt").to(model.device)',
-        f"answer = model.generate(**inputs, max_new_tokens={taken.config.train.max_new_tokens})",
+        f"answer = model.generate(**inputs, max_new_tokens={tokens})",
         'print(tokenizer.decode(answer[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))',
     ])  # fmt: skip
 
 
-_LOAD_WEIGHTS = [
-    "from transformers import AutoModelForCausalLM, AutoTokenizer",
-    "",
-    'folder = "PATH/TO/THIS/FOLDER"',
-    'model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto").eval()',
-]
-
-
-def _load_adapter(taken: Taken) -> list[str]:
+def _load(taken: Taken, kind: str, dtype: str, quantization: dict | None) -> list[str]:
+    """Python that loads the folder as it was checked."""
+    if kind == "merged":
+        return [
+            "from transformers import AutoModelForCausalLM, AutoTokenizer",
+            "",
+            'folder = "PATH/TO/THIS/FOLDER"',
+            'model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto").eval()',
+        ]
     source, revision = taken.config.model, taken.located.revision
     base = f"{source!r}, revision={revision!r}" if revision else '"PATH/TO/THE/START/MODEL"'
-    four_bit = [
-        "four_bit = BitsAndBytesConfig(  # as in training",
-        '    load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,',
-        '    bnb_4bit_compute_dtype="bfloat16",',
-        ")",
-    ]
-    quantised = taken.quantization == "nf4"
-    how = "quantization_config=four_bit" if quantised else 'dtype="auto"'
     return [
         "from peft import PeftModel",
         "from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GenerationConfig"
-        if quantised
+        if quantization
         else "from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig",
         "",
         'folder = "PATH/TO/THIS/FOLDER"',
-        *(four_bit if quantised else []),
-        f"base = AutoModelForCausalLM.from_pretrained({base}, {how})",
+        *(_four_bit(quantization) if quantization else []),
+        f'base = AutoModelForCausalLM.from_pretrained({base}, dtype="{dtype}"'
+        f"{', quantization_config=four_bit' if quantization else ''})",
         "model = PeftModel.from_pretrained(base, folder).eval()",
         "model.generation_config = GenerationConfig.from_pretrained(folder)  # the tokens that end an answer",
     ]
 
 
-def _where(source: str) -> str:
-    """A command that prints the folder of a start model that is not on the Hub; none for somebody's own folder."""
+def _four_bit(quantization: dict) -> list[str]:
+    """The start model in 4 bits, as in training."""
+    kept = quantization.get("llm_int8_skip_modules")
+    return [
+        "four_bit = BitsAndBytesConfig(  # as in training",
+        '    load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,',
+        f"    bnb_4bit_compute_dtype={quantization['bnb_4bit_compute_dtype']!r},",
+        *([f"    llm_int8_skip_modules={kept!r},  # these stay whole"] if kept else []),
+        ")",
+    ]
+
+
+def _where(taken: Taken, kind: str) -> str | None:
+    """A command that prints the folder of a start model that is not on the Hub; "" for somebody's own folder, None
+    where nobody needs it."""
+    source = taken.config.model
+    if kind == "merged" or taken.located.revision:
+        return None
     own = source not in sources.LABS and sources.local_folder(source)
     asked = f"from poc.weights import locate; print(locate({public_name(source)!r}).folder)"
     return "" if own else f'python -c "{asked}"'

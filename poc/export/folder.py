@@ -105,8 +105,8 @@ def _export(taken: Taken, to: str, place: Path, dtype: str) -> tuple[Parity, str
         raise InputError(f"{log}: is missing, and an export is written into it: put it back")
     audit = Audit(log)
     with _staged(place) as folder:
-        found = _write(taken, to, folder, dtype)
-        text = card.render(taken, "adapter" if to == "adapter" else "merged", found, audit.head)
+        found, quantization = _write(taken, to, folder, dtype)
+        text = card.render(taken, "adapter" if to == "adapter" else "merged", found, audit.head, quantization)
         durable.write(folder / CARD, text.encode())
         _publish(folder, place)
         files = {os.path.relpath(path, taken.folder): file_sha256(path) for path in sorted(place.iterdir())}
@@ -114,8 +114,8 @@ def _export(taken: Taken, to: str, place: Path, dtype: str) -> tuple[Parity, str
         return found, audit.append("export", {"kind": kind, "files": files, "parity": asdict(found)})
 
 
-def _write(taken: Taken, to: str, folder: Path, dtype: str) -> Parity:
-    """All but the card, and the check of it."""
+def _write(taken: Taken, to: str, folder: Path, dtype: str) -> tuple[Parity, dict | None]:
+    """All but the card; the check of it, and how the start model was quantised in that."""
     base = taken.located.folder
     asked = parity.reference(taken, taken.quantization if to == "adapter" else "none")
     for path in _texts(base):
@@ -123,9 +123,9 @@ def _write(taken: Taken, to: str, folder: Path, dtype: str) -> Parity:
     settings = _settings(asked)
     if to == "adapter":
         _write_adapter(taken, settings, folder)
-        return parity.check(taken, folder, asked, base, asked.dtype)
+        return parity.check(taken, folder, asked, base, asked.dtype), asked.quantization
     merge.write(base, taken.checkpoint, dtype, settings, folder)
-    return parity.check(taken, folder, asked, None, dtype, four_bit=_four_bit(taken))
+    return parity.check(taken, folder, asked, None, dtype, four_bit=_four_bit(taken)), None
 
 
 def _four_bit(taken: Taken) -> Reference | None:

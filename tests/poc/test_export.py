@@ -114,6 +114,7 @@ def test_the_cards_own_code_gives_the_runs_answer(adapter, ran):
     policy = load_policy("lab:base", lora_rank=2, lora_alpha=32.0, adapter=ran / "checkpoints" / "step-000003")
     ids = policy.tokenizer(f"{question}\n")["input_ids"]
     [[episode]] = sample(policy, [ids], 1, max_new_tokens=12, temperature=0.0, seed=0)
+    assert 'dtype="float32"' in code  # as it was checked, whatever the start model is stored in
     assert python(code) == episode.text + "\n"
 
 
@@ -396,6 +397,18 @@ def test_nothing_that_somebody_named_becomes_markdown_html_or_yaml(hostile):
     compile(fences[0].content, "card", "exec")
     outside = re.sub(r"(?<!`)(`+)(?!`).*?(?<!`)\1(?!`)", "", rest, flags=re.S)
     assert "://" not in outside.replace("\\://", "")
+
+
+def test_an_adapter_on_four_bits_is_loaded_as_it_was_checked(ran):
+    four_bit = {
+        "bnb_4bit_compute_dtype": "float32",
+        "llm_int8_skip_modules": ["lm_head", "model.layers.0.mlp.down_proj"],
+    }
+    page = card.render(taken.read(ran), "adapter", FIGURES, "7:" + "0" * 64, four_bit)
+    code = re.search("```python\n(.*?)\n```", page, re.S)[1]
+    compile(code, "card", "exec")
+    assert "BitsAndBytesConfig, GenerationConfig" in code and 'dtype="bfloat16", quantization_config=four_bit' in code
+    assert "bnb_4bit_compute_dtype='float32'" in code and "'model.layers.0.mlp.down_proj']" in code
 
 
 @pytest.mark.parametrize("source, shown", [
