@@ -18,6 +18,7 @@ setup(
     package_dir={"vocab_kernels": "kernels/vocab_kernels"},
     package_data={
         "poc": ["configs/*.yaml", "*.j2"],
+        "poc.export": ["*.j2", "plain/*.py"],
         "poc.graduate": ["trl/*", "trl/accelerate_configs/*"],
         "poc.lab": ["*/*.json", "*/*.jinja", "*/*.safetensors", "*/README.md"],
         "poc.report": ["*.html", "*.css", "*.j2"],

@@ -306,6 +306,21 @@ def watch(
 
 
 @app.command()
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished or interrupted run.")],
+    to: Annotated[str, typer.Option("--to", help="adapter (PEFT), merged (16-bit weights) or gguf.")] = "adapter",
+    out: Out = None,
+    dtype: Annotated[
+        str | None, typer.Option("--dtype", help="Of merged weights: bfloat16 (the default) or float16.")
+    ] = None,
+) -> None:
+    """Hand a run over: a folder with model card that loads without this kit and says what the run says."""
+    from poc.export.folder import export as write
+
+    print("\n".join(write(run, to, out or _new_folder("export"), dtype)))
+
+
+@app.command()
 def doctor() -> None:
     """What this machine has, what a pilot on it can be, and what mends what is missing; exit code 1 if none can run."""
     from poc.doctor import show
