@@ -87,6 +87,10 @@ def conclusions(rows: Sequence[Timing], runs: Sequence[Curves]) -> list[str]:
         if one in by and other in by and by[one].seeds == by[other].seeds:
             (mean, low, high), p = cross.same(by[one].solver, by[other].solver)
             lines.append(f"U_s, {one} minus {other}: {mean:+.3g} nats ({low:+.3g} to {high:+.3g}), p = {p:.2g}")
+            if None not in (*by[one].accuracy, *by[other].accuracy):
+                (mean, low, high), p = cross.same(by[one].accuracy, by[other].accuracy)
+                points = f"{100 * mean:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
+                lines.append(f"right answers, {one} minus {other}: {points}, p = {p:.2g}")
     gammas = [g for row in rows for g in row.gamma]
     rounds = next(run.rounds for run in runs if run.external)
     if gammas and (gamma := float(np.mean(gammas))) > 0:

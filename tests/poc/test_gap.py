@@ -346,6 +346,21 @@ def test_timings_are_compared_by_seed(tmp_path):
         timings([other, *read(tmp_path / "late0")])
 
 
+def test_conclusions_on_timing(tmp_path):
+    from poc.gap.show import conclusions
+
+    runs = {}
+    for when, end in (("early", 9.0), ("late", 10.0)):
+        told = {"answers": "lab:instruct", "count": 64, "when": when}
+        for s in (0, 1, 2):
+            runs[f"{when}{s}"] = ("improve", told, s, np.stack([np.linspace(20, end + 0.1 * s, 11), T * 0 + 5]))
+    written(tmp_path, runs)
+    found = [c for name in runs for c in read(tmp_path / name)]
+    lines = conclusions(timings(found), found)
+    assert lines[0].startswith("U_s, early minus late: -1 nats (-1 to -1)")
+    assert lines[1].startswith("right answers, early minus late: +0.0 points")
+
+
 def test_show_prints_everything(tmp_path, capsys):
     from poc.gap.show import show
 
