@@ -3,13 +3,22 @@
 import pytest
 
 from poc import cli, pilot, rewards
-from poc.notebook import run
+from poc.notebook import run, start
 from poc.records import InputError, RunError
 
 SMALL = [
     "data.train=16", "data.holdout=6", "data.canary=2", "train.prompts_per_step=2", "train.group_size=4",
-    "train.steps=2", "train.max_new_tokens=6", "evaluate.every=2", "evaluate.samples=2", "lora.rank=2", "guard.action=warn",
+    "train.steps=2", "train.max_new_tokens=6", "evaluate.every=2", "evaluate.samples=2", "lora.rank=2",
+    "guard.action=warn",
 ]  # fmt: skip
+
+
+def test_a_start_model_and_its_configuration(tiny_folder):
+    config, policy = start(f"model={tiny_folder}", "data.domain=logic", "lora.rank=2")
+    assert config.train.max_new_tokens == 112 and config.lora.rank == 2  # resolved: the domain's own
+    assert policy.source == str(tiny_folder) and policy.model.peft_config["default"].r == 2
+    with pytest.raises(InputError, match="stepps"):
+        start("train.stepps=3")
 
 
 def two_arms(model) -> list[str]:
