@@ -5,6 +5,7 @@ import os
 import re
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import nbformat
 import pytest
@@ -82,6 +83,13 @@ def test_outputs_are_those_of_one_run_from_top_to_bottom(path):
     assert any(PICTURES & output.get("data", {}).keys() for output in found)
     assert not [output for output in found if output.output_type == "error"]
     assert not [output.text for output in found if output.get("name") == "stderr"]
+
+
+@every
+def test_its_drawings_can_be_drawn(path):
+    """SVG that is escaped, or has no namespace, shows as nothing."""
+    drawn = [output.data["image/svg+xml"] for output in outputs(path) if "image/svg+xml" in output.get("data", {})]
+    assert all(ElementTree.fromstring(svg).tag == "{http://www.w3.org/2000/svg}svg" for svg in drawn)
 
 
 @every
