@@ -17,7 +17,7 @@ import typer
 from poc import configfile
 from poc.config import RunConfig
 from poc.records import RunError
-from poc.report import words
+from poc.report import language, words
 from poc.report.arms import Judged, collect
 from poc.report.read import read
 from poc.resolve import resolve
@@ -57,6 +57,6 @@ def run(command: Callable, out: Path, *overrides: str) -> list[Judged]:
         code = ended.exit_code
     arms = collect(read(out))
     if code not in FINDINGS:
-        why = visible("; ".join(line for judged in arms for line in words.states(judged)))
+        why = visible("; ".join(line for judged in arms for line in words.states(judged, language.load("en"))))
         raise RunError(f"{why or f'exit code {code}'}; poc resume {out} goes on")
     return arms

@@ -27,7 +27,7 @@ from poc.records import Example, Group, NonFinite, RunError
 from poc.rewards import hybrid
 from poc.rollout import rollout
 from poc.runfolder import RunFolder
-from poc.update import UpdateRecord, gradients, policy_share, take_step
+from poc.update import UpdateRecord, gradients, take_step
 
 CANARY, KEPT, GAP = "canary", "kept", "gap"  # views beside the hold-out
 CONTROLS = ("format", "random")  # rewards that pay neither for certainty nor for right answers
@@ -153,7 +153,7 @@ class Session:
         return self._within_memory(state, step, "rollout", options.group_size, most, draw)
 
     def update(
-        self, state: State, step: int, optimizer, groups: Sequence[Group], advantage: Tensor, loss_of=policy_share
+        self, state: State, step: int, optimizer, groups: Sequence[Group], advantage: Tensor, loss_of=None
     ) -> tuple[UpdateRecord, State]:
         """One optimizer step; `loss_of`: see poc.update."""
 

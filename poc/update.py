@@ -75,7 +75,7 @@ def gradients(
 ) -> UpdateRecord:  # fmt: skip
     """Fill the gradients of one step; none where no completion has an advantage. Raises NonFinite, leaving none.
 
-    `loss_of(policy, batch, tokens, config)`: `policy_share`, or `likelihood_share`.
+    `loss_of(policy, batch, tokens, config)`: the policy loss unless `likelihood_share` is given.
 
     `micro_batch`: completions per forward and backward pass; the sum is the same for every size, up to rounding, and
     for every number of processes, of which each takes its part of the groups (poc.parallel).
@@ -85,7 +85,7 @@ def gradients(
     def backward(part: slice) -> list[tuple[float, float, float]]:
         found = []
         for batch in batches(groups[part], advantages[part], micro_batch, policy, all_rows=config.kl > 0):
-            share = (loss_of or policy_share)(policy, batch, tokens, config)
+            share = (loss_of or _loss)(policy, batch, tokens, config)
             share.loss.backward()
             found.append((share.loss.item(), share.clipped.item(), share.kl.item()))
         return found
@@ -116,7 +116,7 @@ def likelihood_share(policy: Policy, batch: TokenBatch, tokens: int, config: Tra
     return Loss(-logp.sum() / tokens, torch.zeros(()), torch.zeros(()))
 
 
-def policy_share(policy: Policy, batch: TokenBatch, tokens: int, config: Train) -> Loss:
+def _loss(policy: Policy, batch: TokenBatch, tokens: int, config: Train) -> Loss:
     """The micro-batch's share of the step's loss."""
     start_logp = None
     if config.kl:

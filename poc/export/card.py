@@ -19,10 +19,13 @@ from poc.export.taken import Taken
 from poc.prompts import render as prompt_of
 from poc.report import verdicts, words
 from poc.report.arms import Judged, correct, correct_anyhow
+from poc.report.language import load
 from poc.report.log_table import escaped
 from poc.report.read import Evaluation, Values
 from poc.statistics import bootstrap_interval
 from poc.text import clip, visible
+
+SAY = load("en")
 
 PLACE = "{question}"  # where the question goes in the prompt that is shown
 MOST = 20  # of a list: decisions of the guard, instructions
@@ -63,8 +66,8 @@ def warnings(taken: Taken, parity: Parity) -> list[str]:
     reason = clip(visible(" ".join(str(run.outcome.get("reason") or "no reason was given").split())), 300)
     hurts = word != "hurts" and taken.in_pilot and taken.in_pilot.verdict.word == "hurts"
     found = {
-        "this run made the model worse": word == "hurts" and words.sentence(taken.judged),
-        "over all its seeds this arm made the model worse": hurts and words.sentence(taken.in_pilot),
+        "this run made the model worse": word == "hurts" and words.sentence(taken.judged, SAY),
+        "over all its seeds this arm made the model worse": hurts and words.sentence(taken.in_pilot, SAY),
         "the guard ended the run": status == "stopped" and reason,
         "the run failed": status == "failed" and reason,
         "the run has not ended": status in ("killed", "interrupted")
@@ -127,13 +130,13 @@ def _measured(taken: Taken, parity: Parity) -> dict:
     run, judged = taken.run, taken.judged
     hardware = runfolder.environment()["hardware"]
     return {
-        "verdict": words.BADGES[judged.verdict.word][1],
-        "sentence": words.sentence(judged) if run.evaluations else "",
+        "verdict": SAY(f"badge.{judged.verdict.word}"),
+        "sentence": words.sentence(judged, SAY) if run.evaluations else "",
         "warnings": warnings(taken, parity),
-        "remarks": words.remarks(judged) if run.evaluations else [],
+        "remarks": words.remarks(judged, SAY) if run.evaluations else [],
         "in_pilot": _in_pilot(taken.in_pilot),
         "rows": _rows(run.evaluations[0], run.final) if judged.arm.measured else [],
-        "here": f"{hardware['gpu'] or 'no GPU'}, {hardware['cpu']}, {words.count(hardware['threads'], 'thread')}",
+        "here": f"{hardware['gpu'] or 'no GPU'}, {hardware['cpu']}, threads: {hardware['threads']}",
     }
 
 
@@ -142,10 +145,10 @@ def _in_pilot(judged: Judged | None) -> dict | None:
     if judged is None or (len(judged.arm.runs) == 1 and judged.control is None):
         return None
     return {
-        "seeds": words.count(len(judged.arm.runs), "seed"),
+        "seeds": SAY.count("seed", len(judged.arm.runs)),
         "control": judged.control is not None,
-        "verdict": words.BADGES[judged.verdict.word][1],
-        "said": " ".join([words.sentence(judged), *words.remarks(judged)]),
+        "verdict": SAY(f"badge.{judged.verdict.word}"),
+        "said": " ".join([words.sentence(judged, SAY), *words.remarks(judged, SAY)]),
     }
 
 
@@ -161,7 +164,7 @@ def _paired(name: str, before: Values, after: Values) -> tuple[str, str, str, st
     if change is None:
         return None
     ends = (words.percent(bootstrap_interval(list(values.values())).value) for values in (before, after))
-    return (name, *ends, words.change(change), str(change.n))
+    return (name, *ends, words.change(change, SAY), str(change.n))
 
 
 def _unpaired(name: str, first: Evaluation, last: Evaluation) -> tuple[str, str, str, str, str]:
@@ -183,7 +186,7 @@ def _trained(taken: Taken) -> dict:
         "fingerprint": taken.located.fingerprint, "revision": taken.located.revision,
         "labels": told.get("labels", "unknown"), "started": told.get("started", "unknown"),
         "data": [(split, counts.get(split, "?"), data[split]) for split in splits if split in data],
-        "hardware": words.hardware(taken.run), "kit": words.kit(told),
+        "hardware": words.hardware(taken.run, SAY), "kit": words.kit(told, SAY),
         "versions": ", ".join(f"{name} {version}" for name, version in packages.items()),
         "guard": [d for d in guard if isinstance(d, dict)] if isinstance(guard, list) else [],
         "internal": taken.judged.arm.internal,

@@ -14,9 +14,12 @@ from poc.configfile import kind_of, load
 from poc.records import Example, InputError
 from poc.report import words
 from poc.report.arms import Judged, collect
+from poc.report.language import load as language
 from poc.report.read import Run
 from poc.report.read import read as read_runs
 from poc.weights import Located, locate
+
+SAY = language("en")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +87,9 @@ def _best_arm(folder: Path) -> str:
     if not there:
         return f" (none has begun in {folder / 'arms'})"
     best = max(there, key=lambda judged: judged.arm.change.value if judged.arm.change else -1.0)
-    change = f", {words.change(best.arm.change)} points" if best.arm.change else ""
-    return f", the best is {folder / 'arms' / best.arm.first.name} ({words.BADGES[best.verdict.word][1]}{change})"
+    change = f", {words.change(best.arm.change, SAY)} points" if best.arm.change else ""
+    word = SAY(f"badge.{best.verdict.word}")
+    return f", the best is {folder / 'arms' / best.arm.first.name} ({word}{change})"
 
 
 def _checkpoint(folder: Path) -> Path:

@@ -39,6 +39,7 @@ ODD = [
     "reward={random: 1.0}",
 ]  # fmt: skip
 RELATIVE = 1e-5  # sums in another order, in float32
+KL = 1e-4  # a sum of squares of small differences of log-probabilities, which are rounded
 LOSS = 1e-6  # absolute, for the loss: it is what is left of advantages of about 1 that cancel
 MOVED = 1e-3 * RATE  # of a weight; Adam makes a whole learning rate of a gradient's sign, be the gradient rounding only
 LIMIT = 100  # seconds, after which a process is said to hang
@@ -125,7 +126,8 @@ def _same(one, other, where: str, but=()) -> None:
         assert len(one) == len(other)
         [_same(a, b, where) for a, b in zip(one, other, strict=True)]
     elif isinstance(one, float):
-        assert one == pytest.approx(other, rel=RELATIVE, abs=LOSS if where.endswith(" loss") else 1e-9), where
+        relative = KL if where.endswith(" kl") else RELATIVE
+        assert one == pytest.approx(other, rel=relative, abs=LOSS if where.endswith(" loss") else 1e-9), where
     else:
         assert one == other, where
 
