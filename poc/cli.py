@@ -21,6 +21,7 @@ import typer
 from poc import __version__
 from poc.parallel import World, the_world
 from poc.records import InputError, RunError
+from poc.text import visible
 from poc.tracker import TELEMETRY_OFF
 
 app = typer.Typer(
@@ -187,8 +188,9 @@ def gap(
     from poc.gap.show import show
 
     show(runs, until)
-    if until is None:
-        print(stage.write(runs, (runs[0] if len(runs) == 1 else Path()) / "report.html"))
+    if until is not None:
+        return print("no page was written: without --until it is")
+    print(visible(str(stage.write(runs, (runs[0] if len(runs) == 1 else Path()) / "report.html"))))
 
 
 @app.command()
@@ -210,7 +212,7 @@ def report(
     if table:
         return print(stage.table(runs), end="")
     path = stage.write(runs, out or (runs[0] if len(runs) == 1 else Path()) / "report.html", language)
-    print(stage.told(path, language))
+    print(visible(stage.told(path, language)))
 
 
 @app.command()
@@ -456,7 +458,7 @@ def _go(config, jobs, out: Path, is_pilot: bool, observer=None, data=None, kind:
 def _report(out: Path, said: str) -> None:
     from poc.report import write
 
-    print(f"{said}: report in {write([out], out / 'report.html')}")
+    print(f"{said}: report in {visible(str(write([out], out / 'report.html')))}")
     if said == "interrupted":
         print(f"go on with: poc resume {shlex.quote(str(out))}")
 
@@ -508,7 +510,7 @@ def main() -> None:
 
 def _end(code: int, message: str, world: World) -> None:
     if world.is_writer or world.broken:
-        print(f"poc: {' '.join(message.split())}", file=sys.stderr, flush=True)
+        print(f"poc: {visible(' '.join(message.split()))}", file=sys.stderr, flush=True)
     if code != 130:  # at once
         world.leave()
     sys.exit(code)

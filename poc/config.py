@@ -357,7 +357,7 @@ class _Common(Section):
         if self.gap.every and self.gap.every % self.evaluate.every:
             raise ValueError(
                 f"gap.every = {self.gap.every} is no multiple of evaluate.every = {self.evaluate.every}: solver and "
-                "verifier are measured where the hold-out is: make it one"
+                f"verifier are measured where the hold-out is: make it one, or set evaluate.every={self.gap.every}"
             )
         return self
 

@@ -225,8 +225,11 @@ class Staged:
 def stage(job: Job, policy, data: Data, notes: dict | None = None) -> Staged:
     """Everything of a run that can be wrong once its model is there; `notes` are on its data. Raises InputError."""
     from poc.evaluate import View
+    from poc.gap.selfscore import decide
 
     config = job.config
+    if config.gap.every:
+        decide(config.gap.verifier, policy)
     encode, prompt = prompt_encoder(job, policy)
     text = motivation(rewards.rules_of(config), config.motivation.condition)
     told, _ = prompt_encoder(job, policy, text)

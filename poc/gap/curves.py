@@ -20,6 +20,8 @@ from poc.records import InputError
 from poc.text import clip, visible
 
 UNREADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, yaml.YAMLError, ValidationError)
+SHARES = ("solver_accuracy", "verifier_accuracy", "oracle_accuracy", "passed", "unverified", "truncated")
+MOST = 1e9  # nats or tokens of an answer
 NEEDED = ("solver", "verifier", "solver_length", "solver_nll", "verifier_length", "verifier_nll")
 
 
@@ -122,8 +124,15 @@ def _newest(folder: Path) -> Path:
 
 def _measurement(path: Path) -> dict:
     found = json.loads(path.read_text("utf-8"))
-    if not isinstance(found["step"], int) or any("value" not in found["summary"][name] for name in NEEDED):
-        raise ValueError("no step, or a metric without a value")
+    if found["step"] != int(path.stem.removeprefix("step-")) or isinstance(found["step"], bool):
+        raise ValueError("its step is not that of its name")
+    for name, entry in found["summary"].items():
+        value = number(entry["value"])
+        most = 1.0 if name in SHARES else MOST
+        if (name in NEEDED or name in SHARES) and (value is None or not 0 <= value <= most):
+            raise ValueError(f"{name} is no number from 0 to {most:g}")
+    if missing := [name for name in NEEDED if name not in found["summary"]]:
+        raise ValueError(f"{missing[0]} is missing")
     if not isinstance(found["questions"], list):
         raise TypeError("questions is no list")
     return found
@@ -140,8 +149,12 @@ def _pace(folder: Path) -> float | None:
 
 
 def number(value) -> float | None:
-    known = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if known else None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:  # an integer of more than 308 digits
+        return None
 
 
 def until(curves: Curves, step: int | None) -> Curves:

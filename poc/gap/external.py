@@ -8,6 +8,7 @@ are, right or wrong, as long as they ended: nobody has labels for them. Not here
 import gc
 import json
 from collections.abc import Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 
@@ -27,10 +28,26 @@ def check(config: RunConfig) -> None:
         raise InputError("train.rollout_reuse and train.inner_epochs: a round draws its own answers: leave both at 1")
     if external is None:
         return
-    if external.answers.endswith(".jsonl"):
-        _rows(Path(external.answers))
-    else:
-        sources.check_source(external.answers)
+    if external.count > config.data.train:
+        raise InputError(
+            f"improve.external.count = {external.count}: there are {config.data.train} training questions: lower it"
+        )
+    if not external.answers.endswith(".jsonl"):
+        with _named():
+            return sources.check_source(external.answers)
+    if (rows := len(_rows(Path(external.answers)))) < external.count:
+        raise InputError(
+            f"improve.external: {external.answers} has {rows} answers, count is {external.count}: lower it, or add some"
+        )
+
+
+@contextmanager
+def _named():
+    """Errors about a model are told under its key here."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"improve.external.answers: {str(error).removeprefix('model: ')}") from None
 
 
 def answers(
@@ -48,6 +65,10 @@ def answers(
         episode = None if text is None else _episode(text, policy, config.train.max_new_tokens)
         if episode:
             found.append(Group(example, tuple(encode(example)), (episode,)))
+    if not found:
+        raise InputError(
+            f"improve.external: {external.answers} answers no training question: its prompts must be their texts"
+        )
     if len(found) < external.count:
         raise InputError(
             f"improve.external: {len(found)} of the training questions have an answer of at most "
@@ -76,14 +97,16 @@ def _row(path: Path, number: int, line: str) -> dict:
     except (ValueError, KeyError, TypeError, RecursionError):
         pass
     raise InputError(
-        f"{path} line {number}: {clip(visible(line), 60)}: a row is {{'prompt': text, 'completion': text}}"
+        f"{path} line {number}: {clip(visible(line), 60)}: a row is {{'prompt': text, 'completion': text}}, "
+        "neither empty"
     )
 
 
 def _from_model(external: External, order: Sequence[Example], config: RunConfig) -> dict[str, str]:
     """Twice as many questions as are wanted: some answers do not end, and are left out."""
     asked = order[: 2 * external.count]
-    other = load_policy(external.answers, quantization=config.quantization, lora_rank=1, lora_alpha=1.0)
+    with _named():
+        other = load_policy(external.answers, quantization=config.quantization, lora_rank=1, lora_alpha=1.0)
     own = config.model_copy(update={"model": external.answers, "prompt": config.prompt.model_copy(
         update={"format": "auto", "instruction": None})})  # fmt: skip
     encode, _ = pilot.prompt_encoder(Job(Path(), "external", None, own), other)

@@ -53,6 +53,8 @@ def _say(found: Analysis) -> None:
             f"limits {d.solver_limit:.3g} and {d.verifier_limit:.3g} nats{bound}; R2 of solver, verifier, gap: "
             f"{_three(seen.fit.r2)}; with a rate each: {_three(seen.free)}"
         )
+    if found.curves.pace is None:
+        print("this run has not ended, or was killed: poc resume goes on with it")
     if seen.errors:
         ranked = sorted(seen.errors.items(), key=lambda item: item[1])
         print("error of forecasts from earlier measurements, nats: " + ", ".join(f"{n} {e:.3g}" for n, e in ranked))

@@ -320,6 +320,16 @@ def test_reading_a_run(tmp_path):
     (tmp_path / "a" / "evaluations" / "gap" / "step-000004.json").write_text('{"step": 4, "summary": {}}')
     with pytest.raises(InputError, match="step-000004.json: cannot be read"):
         read(tmp_path / "a")
+    bad = {"value": 10**400}, {"value": -5.0}, {"value": "x"}, {"value": None}, {"value": 1e308}, {}
+    for entry in bad:
+        spoilt = measurement(4)
+        spoilt["summary"]["solver"] = entry
+        (tmp_path / "a" / "evaluations" / "gap" / "step-000004.json").write_text(json.dumps(spoilt))
+        with pytest.raises(InputError, match="step-000004.json: cannot be read.*put it back"):
+            read(tmp_path / "a")
+    (tmp_path / "a" / "evaluations" / "gap" / "step-000004.json").write_text(json.dumps(measurement(5)))
+    with pytest.raises(InputError, match="not that of its name"):
+        read(tmp_path / "a")
     with pytest.raises(InputError, match="is no folder of a run"):
         read(tmp_path / "nothing")
     (tmp_path / "c").mkdir()

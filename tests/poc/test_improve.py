@@ -127,6 +127,13 @@ def test_who_cannot_be_asked(tiny_policy):
         selfscore.decide("true_false", tiny_policy)
 
 
+def test_a_way_of_asking_that_cannot_be_answered_is_refused_before_anything_is_written(tmp_path, tiny_folder):
+    folder = tmp_path / "run"
+    with pytest.raises(InputError, match="no single token for True: set gap.verifier to none"):
+        run([job(folder, tiny_folder, ["gap.verifier=true_false"])])
+    assert not folder.exists()
+
+
 def test_lessons_leave_out_what_nobody_vouches_for():
     config = load(RunConfig, "improve", ["improve.batch=2"])
     groups = [replace(GROUP, example=replace(GROUP.example, id=str(i))) for i in range(5)]
@@ -238,10 +245,24 @@ def test_external_answers_from_a_file(tmp_path, tiny_folder, tiny_policy, staged
     assert [g.example.id for g in again] == [g.example.id for g in found]
     with pytest.raises(InputError, match="6 of the training questions have an answer.*count is 7"):
         external.answers(told.model_copy(update={"count": 7}), policy, data["train"], encode, config)
-    file.write_text('{"prompt": "a"}')
-    with pytest.raises(InputError, match="line 1"):
-        external.check(config.model_copy(update={"improve": load(
-            RunConfig, "improve", [f"improve.external={{answers: {file}}}"]).improve}))  # fmt: skip
+    file.write_text('{"prompt": "no such question", "completion": "1"}')
+    with pytest.raises(InputError, match="answers no training question: its prompts must be their texts"):
+        external.answers(told.model_copy(update={"count": 1}), policy, data["train"], encode, config)
+
+
+@pytest.mark.parametrize("text, count, said", [
+    ('{"prompt": "a"}', 1, "line 1.*neither empty"), ('[1]', 1, "line 1"), ("null", 1, "line 1"),
+    ('{"prompt": "a", "completion": " "}', 1, "neither empty"), ("", 1, "has 0 answers, count is 1"),
+    ('{"prompt": "a", "completion": "b"}', 17, "count = 17: there are 16 training questions"),
+])  # fmt: skip
+def test_external_answers_that_cannot_be_used_are_refused_before_a_model_loads(tmp_path, text, count, said):
+    file = tmp_path / "answers.jsonl"
+    file.write_text(text)
+    options = [f"improve.external={{answers: {file}, count: {count}}}", "data.train=16"]
+    with pytest.raises(InputError, match=said):
+        external.check(load(RunConfig, "improve", options))
+    with pytest.raises(InputError, match="improve.external.answers: .*lab:nonsense"):
+        external.check(load(RunConfig, "improve", ["improve.external={answers: 'lab:nonsense', count: 1}"]))
 
 
 def test_external_answers_change_the_round_in_which_they_are_spent(tmp_path, tiny_folder):
