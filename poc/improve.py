@@ -112,6 +112,6 @@ def together(updates: Sequence[UpdateRecord]) -> UpdateRecord | None:
 
 
 def unpaid(groups: Sequence[Group]) -> Scores:
-    """No reward is paid here; what the record then holds is the mean uncertainty of the candidates, as a "reward"."""
+    """No reward is paid here; the record holds minus the candidates' mean uncertainty in its place."""
     found = torch.tensor([[-uncertainty(e) for e in group.episodes] for group in groups], dtype=torch.float64)
     return Scores({"likelihood": found}, {"likelihood": torch.ones(len(groups), 1)}, {"likelihood": 1.0}, False, found)

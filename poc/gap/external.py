@@ -26,6 +26,10 @@ def check(config: RunConfig) -> None:
     external = config.improve.external
     if config.train.rollout_reuse * config.train.inner_epochs > 1:
         raise InputError("train.rollout_reuse and train.inner_epochs: a round draws its own answers: leave both at 1")
+    if config.train.nonfinite == "skip":
+        raise InputError(
+            "train.nonfinite = 'skip': a round is several optimizer steps and cannot be left out: set stop"
+        )
     if external is None:
         return
     if external.count > config.data.train:

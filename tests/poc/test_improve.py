@@ -284,6 +284,11 @@ def test_rounds_draw_their_own_candidates(tmp_path):
         external.check(config)
 
 
+def test_a_round_cannot_be_skipped():
+    with pytest.raises(InputError, match="nonfinite.*set stop"):
+        external.check(load(RunConfig, "improve", ["train.nonfinite=skip"]))
+
+
 def test_chosen_groups_have_one_episode():
     (found,) = chosen([GROUP], [[1, 1, 1]], 0.5)
     assert found.episodes == (GROUP.episodes[1],) and found.example == GROUP.example
